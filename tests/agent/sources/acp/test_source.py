@@ -159,6 +159,13 @@ def test_an_answer_after_other_entries_is_a_notice_of_its_own() -> None:
     ]
 
 
+def test_requests_without_a_response_are_forgotten() -> None:
+    read = source()
+    asked = [prompt(n, "q") for n in range(1100)] + [prompt(7, "q")] * 10
+    assert len(list(found(asked, read))) == 1110
+    assert sum(map(len, read._unanswered.values())) < 1010
+
+
 def test_both_sides_may_use_the_same_id() -> None:
     said = [prompt(2, "q"), request(2, "fs/read_text_file", sessionId="s1", path="/x")]
     said += [ask(2, "a"), selected(2, "yes"), result(2, content="file"), chunk("done")]

@@ -37,14 +37,32 @@ _CONTEXT = ("<session_context>", "[Function Response: ")
 """With these Gemini CLI begins what it tells the model in the user's name."""
 _SAID_BY_ITSELF = frozenset({"end_turn"})
 _MOST_OPEN = 1000
-"""Of requests without a response, and of tools. The oldest is forgotten."""
+"""Of ids of requests without a response, and of tools. The oldest is forgotten."""
+_MOST_OF_AN_ID = 4
+"""Of requests with one id: each side may have one, and some may never get a response."""
+_MOST_OPTIONS = 20
 _MAX_MESSAGE_CHARACTERS = 1000
 
 
 @dataclass(slots=True)
 class _Request:
+    """What a response needs of its request. `options`: the names of the answers to a question."""
+
     method: str
-    params: Mapping[str, Any]
+    session: str
+    call_id: str
+    options: Mapping[str, str]
+
+    @classmethod
+    def of(cls, method: str, params: Mapping[str, Any]) -> _Request:
+        call, listed = params.get("toolCall"), params.get("options")
+        call_id = _text(call.get("toolCallId")) if isinstance(call, dict) else ""
+        options = {
+            _short(option.get("optionId")): _short(option.get("name"))
+            for option in (listed[:_MOST_OPTIONS] if isinstance(listed, list) else [])
+            if isinstance(option, dict)
+        }
+        return cls(method, _session(params), call_id, options)
 
 
 @dataclass(slots=True)
@@ -111,7 +129,7 @@ class Acp(Transcript):
                 params = said.get("params")
                 params = params if isinstance(params, dict) else {}
                 if "id" in said:
-                    return self._request(json.dumps(said["id"]), _Request(method, params))
+                    return self._request(json.dumps(said["id"]), method, params)
                 return self._notification(method, params)
             case {"id": request_id, "result": result}:
                 return self._response(json.dumps(request_id), result, None)
@@ -119,18 +137,15 @@ class Acp(Transcript):
                 return self._response(json.dumps(request_id), None, error)
         return (LeftOut("message"),)
 
-    def _request(self, request_id: str, request: _Request) -> Iterator[Found]:
-        if request.method == "initialize":
+    def _request(self, request_id: str, method: str, params: Mapping[str, Any]) -> Iterator[Found]:
+        if method == "initialize":
             # Another connection, which counts from 0 again. No agent repeats what was cut short.
             self._unanswered = {}
             yield from self._end_replay()
             self._spoken.forget()
             yield from self._close()
-        self._unanswered.setdefault(request_id, []).append(request)
-        if len(self._unanswered) > _MOST_OPEN:
-            del self._unanswered[next(iter(self._unanswered))]
-        params = request.params
-        match request.method:
+        self._remember(request_id, _Request.of(method, params))
+        match method:
             case "session/prompt" | "session/request_permission" if not self._is_own(params):
                 yield LeftOut("other_session")
             case "session/prompt":
@@ -139,12 +154,19 @@ class Acp(Transcript):
                 yield from self._permission_asked(params)
             case "session/load":
                 yield from self._close()
-                session = str(params.get("sessionId"))
-                self._replay = Replay(self._spoken) if session == self._session else None
+                is_own = _session(params) == self._session
+                self._replay = Replay(self._spoken) if is_own else None
             case "session/new" | "session/fork" | "session/resume":
                 pass
-            case method:
+            case _:
                 yield LeftOut(method)
+
+    def _remember(self, request_id: str, request: _Request) -> None:
+        requests = self._unanswered.setdefault(request_id, [])
+        requests.append(request)
+        del requests[:-_MOST_OF_AN_ID]
+        if len(self._unanswered) > _MOST_OPEN:
+            del self._unanswered[next(iter(self._unanswered))]
 
     def _notification(self, method: str, params: Mapping[str, Any]) -> Iterable[Found]:
         update = params.get("update")
@@ -157,18 +179,18 @@ class Acp(Transcript):
         if request is None:
             yield LeftOut("response")
             return
-        params = request.params
+        is_own = request.session == self._session
         match request.method, result:
-            case "session/prompt", _ if self._is_own(params):
+            case "session/prompt", _ if is_own:
                 yield from self._turn_ended(result, error)
-            case "session/request_permission", {"outcome": dict(outcome)} if self._is_own(params):
-                yield from self._permission_answered(params, outcome)
+            case "session/request_permission", {"outcome": dict(outcome)} if is_own:
+                yield from self._permission_answered(request, outcome)
             case "session/new" | "session/fork", {"sessionId": str(session)}:
                 yield from self._turn_to(session)
             case "session/load" | "session/resume", _ if error is None:
                 if self._replay is not None:
                     self._replay.responded()
-                yield from self._turn_to(str(params.get("sessionId")))
+                yield from self._turn_to(request.session)
             case "session/load", _:
                 yield from self._end_replay()
 
@@ -190,8 +212,8 @@ class Acp(Transcript):
     def _is_own(self, params: Mapping[str, Any]) -> bool:
         """Whether a message is of the session that is read: the first, if none was created."""
         if self._session is None:
-            self._session = str(params.get("sessionId"))
-        return params.get("sessionId") == self._session
+            self._session = _session(params)
+        return _session(params) == self._session
 
     def _turn_to(self, session: str) -> Iterator[Found]:
         if session == self._session:
@@ -204,18 +226,18 @@ class Acp(Transcript):
             self._unanswered = unanswered
         self._session = session
 
-    def _is_loading(self, session: object) -> bool:
+    def _is_loading(self, session: str) -> bool:
         return any(
-            request.method == "session/load" and request.params.get("sessionId") == session
+            request.method == "session/load" and request.session == session
             for requests in self._unanswered.values()
             for request in requests
         )
 
     def _update(self, params: Mapping[str, Any], update: Mapping[str, Any]) -> Iterator[Found]:
         kind = str(update.get("sessionUpdate"))
-        session = params.get("sessionId")
+        session = _session(params)
         if session != self._session and self._is_loading(session):
-            yield from self._turn_to(str(session))
+            yield from self._turn_to(session)
         if not self._is_own(params):
             yield LeftOut("other_session")
         elif self._replay is not None and (kind in _CHUNKS or "toolCallId" in update):
@@ -353,14 +375,14 @@ class Acp(Transcript):
             tool.is_done = True
             names = Names(f"{call_id}/result", tool.name, call_id)
             yield Record(EntryType.TOOL_RESULT, _result(tool), None, names)
-            tool.arguments, tool.output, tool.shown = "", None, ""
+            tool.output, tool.shown = None, ""
 
     def _called(self, call_id: str, tool: _Tool) -> Iterator[Found]:
         if not tool.is_called:
             yield from self._close()
             tool.is_called = True
-            names = Names(call_id, tool.name, call_id)
-            yield Record(EntryType.TOOL_CALL, tool.arguments or tool.title, None, names)
+            text, tool.arguments = tool.arguments or tool.title, ""
+            yield Record(EntryType.TOOL_CALL, text, None, Names(call_id, tool.name, call_id))
 
     def _permission_asked(self, params: Mapping[str, Any]) -> Iterator[Found]:
         call = params.get("toolCall")
@@ -377,23 +399,19 @@ class Acp(Transcript):
         self._open = EntryType.NOTICE, names
 
     def _permission_answered(
-        self, params: Mapping[str, Any], outcome: Mapping[str, Any]
+        self, request: _Request, outcome: Mapping[str, Any]
     ) -> Iterator[Found]:
-        call_id = params["toolCall"]["toolCallId"]
-        chosen = outcome.get("optionId", outcome.get("outcome"))
-        options = params.get("options")
-        for option in options if isinstance(options, list) else []:
-            if isinstance(option, dict) and option.get("optionId") == chosen:
-                chosen = option.get("name")
-        text = f"{self._question(call_id)}\nAnswer: {_short(chosen)}"
-        yield from self._whole(EntryType.NOTICE, text, self._permission_names(call_id))
+        chosen = _short(outcome.get("optionId", outcome.get("outcome")))
+        answer = request.options.get(chosen, chosen)
+        text = f"{self._question(request.call_id)}\nAnswer: {answer}"
+        yield from self._whole(EntryType.NOTICE, text, self._permission_names(request.call_id))
 
     def _permission_names(self, call_id: str) -> Names:
         return Names(f"{call_id}/permission", self._tools[call_id].name, call_id)
 
     def _question(self, call_id: str) -> str:
         tool = self._tools[call_id]
-        return f"Permission asked: {_short(tool.title or tool.name)}"
+        return f"Permission asked: {tool.title or tool.name}"
 
 
 def _merge(tool: _Tool, update: Mapping[str, Any]) -> None:
@@ -404,8 +422,8 @@ def _merge(tool: _Tool, update: Mapping[str, Any]) -> None:
         case {"kind": str(kind)} if not tool.name:
             tool.name = kind
     if isinstance(title := update.get("title"), str):
-        tool.title = title
-    if arguments := update.get("rawInput"):
+        tool.title = _short(title)
+    if not tool.is_called and (arguments := update.get("rawInput")):
         tool.arguments = _as_text(arguments)
     if isinstance(content := update.get("content"), list):
         tool.shown = text_of_tool_content(content)
@@ -418,6 +436,10 @@ def _result(tool: _Tool) -> str:
     if isinstance(tool.output, str) and tool.output:
         return tool.output
     return tool.shown or ("" if tool.output is None else _as_text(tool.output))
+
+
+def _session(params: Mapping[str, Any]) -> str:
+    return _short(params.get("sessionId"))
 
 
 def _as_text(value: Any) -> str:
