@@ -524,6 +524,23 @@ BREAKS = (
         "test_two_programs_with_one_token_do_not_mix_their_entries",
     ),
     Break(
+        "I1",
+        "what an ACP agent repeats of a loaded session is added to the log",
+        f"{_CLIENTS}/agent/sources/acp/source.py",
+        "                self._replay = Replay(self._spoken) if is_own else None",
+        "                self._replay = None",
+        "tests/agent/sources/acp/test_replay.py::test_what_is_repeated_is_not_added",
+    ),
+    Break(
+        "I1",
+        "a restarted agent takes a growing entry for another",
+        f"{_CLIENTS}/agent/sources/resume.py",
+        "            change = self._tail.extend if extends else self._tail.replace",
+        "            change = self._tail.replace",
+        "tests/agent/sources/acp/test_restart.py::"
+        "test_an_agent_that_restarts_goes_on_in_an_answer_that_grows",
+    ),
+    Break(
         "I6",
         "a live read does not wait for the lines that are in the file",
         f"{_CLIENTS}/agent/sources/transcript.py",
