@@ -59,7 +59,7 @@ sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--help" for smal
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
 
-agents: setup ## Install the real agents (npm and pip, 3 GB), and run them with a scripted model
+agents: setup ## Install the real agents (npm and pip, 2 GB), and run them with a scripted model
 	@mkdir -p .tools/agents && cp tests/agents/package.json tests/agents/package-lock.json .tools/agents
 	@cd .tools/agents && npm ci --ignore-scripts --no-audit --no-fund
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \

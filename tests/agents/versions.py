@@ -9,11 +9,11 @@ from pathlib import Path
 _PACKAGES: Mapping[str, str] = {
     "acp-claude-code": "@agentclientprotocol/claude-agent-acp",
     "acp-gemini": "@google/gemini-cli",
-    "acp-opencode": "opencode-ai",
+    "acp-opencode": "opencode-linux-x64",
     "claude-code": "@anthropic-ai/claude-code",
     "codex": "@openai/codex",
     "gemini": "@google/gemini-cli",
-    "opencode": "opencode-ai",
+    "opencode": "opencode-linux-x64",
 }
 
 _HERE = Path(__file__).parent
