@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasklogs.agent.sources.aider_history import INPUT_HISTORY
+
 DIRECTORY = Path(__file__).parent / "recorded"
 WORKSPACE = "/workspace"
 STAND_IN = "(a stand-in)"
@@ -172,11 +174,15 @@ def _as_line(line: Any) -> str:
 
 def in_steps(phase: Phase) -> Iterator[Phase]:
     """Yield a phase for each line that the agent wrote, or for a few lines of many."""
-    for name, lines in phase.appended.items():
+    files = dict(phase.appended)
+    # Aider writes what the user said here, before anything else.
+    entered = {INPUT_HISTORY: files.pop(INPUT_HISTORY)} if INPUT_HISTORY in files else {}
+    for name, lines in files.items():
         written = _as_written(lines) if name == DATABASE else lines
         size = max(1, len(written) // _MOST_STEPS)
         for at in range(0, len(written), size):
-            yield Phase(phase.name, {name: written[at : at + size]})
+            yield Phase(phase.name, {**entered, name: written[at : at + size]})
+            entered = {}
     for name in phase.deleted:
         yield Phase(phase.name, deleted=[name])
 
