@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.agents import scenario
-from tests.agents.runs import AGENTS, Codex, Run
+from tests.agents.acp_runs import AcpRun
+from tests.agents.runs import Codex
+from tests.agents.table import AGENTS, Run
 from tests.support.model_server import ModelServer, Script
 
 TURNS = (scenario.LOOK, scenario.SAY, scenario.SAY_AGAIN, scenario.COUNT, scenario.CODE)
@@ -16,7 +18,10 @@ COMPACTED = "compacted"
 
 def script(name: str, workspace: Path) -> Script:
     """Return what the model says to this agent."""
-    return scenario.script(AGENTS[name].read_call(scenario.hello_file(workspace)))
+    kind = AGENTS[name]
+    read = kind.read_call(scenario.hello_file(workspace))
+    write = kind.write_call(workspace / "new.txt") if issubclass(kind, AcpRun) else None
+    return scenario.script(read, write)
 
 
 async def play(agent: Run, model: ModelServer, ended: Callable[[str], Awaitable[None]]) -> None:
@@ -41,9 +46,16 @@ async def play(agent: Run, model: ModelServer, ended: Callable[[str], Awaitable[
             await turn(scenario.FORKED, fork=True)
         case "opencode":
             await turn(scenario.FORKED, fork=True)
+    if isinstance(agent, AcpRun):
+        await turn(scenario.WRITE)  # for which it asks permission
+        if agent.loads_again:
+            await agent.close()
+        await turn(scenario.FORKED)
     if isinstance(agent, Codex):
         # The model says that each answer took 20 tokens.
         agent.compact_above_tokens = 15
         await turn(scenario.COMPACTED)
         agent.compact_above_tokens = None
     await turn(scenario.OTHER, resume=False)
+    if isinstance(agent, AcpRun):
+        await agent.close()

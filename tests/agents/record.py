@@ -8,6 +8,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.agents.acp_runs import AcpRun
 from tests.agents.play import play, script
 from tests.agents.recording import (
     AIDER_FILES,
@@ -17,7 +18,8 @@ from tests.agents.recording import (
     Recording,
     cut_aider,
 )
-from tests.agents.runs import AGENTS, Aider, Home, OpenCode, Run
+from tests.agents.runs import Aider, Home, OpenCode
+from tests.agents.table import AGENTS, Run
 from tests.agents.versions import VERSIONS
 from tests.support.model_server import ModelServer
 
@@ -41,8 +43,9 @@ def _recorder(agent: Run) -> Recorder | DatabaseRecorder:
         return DatabaseRecorder(agent.transcript, agent.at.work)
     if isinstance(agent, Aider):
         return Recorder(agent.transcript, agent.at.work, cut_aider, AIDER_FILES, str)
-    agent.transcript.mkdir(parents=True, exist_ok=True)
-    return Recorder(agent.transcript, agent.at.work, CUTS[agent.name])
+    directory = agent.transcript.parent if isinstance(agent, AcpRun) else agent.transcript
+    directory.mkdir(parents=True, exist_ok=True)
+    return Recorder(directory, agent.at.work, CUTS[agent.name])
 
 
 async def main(installed: Path, names: list[str]) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasklogs.agent.sources.aider_history import INPUT_HISTORY
+
 DIRECTORY = Path(__file__).parent / "recorded"
 WORKSPACE = "/workspace"
 STAND_IN = "(a stand-in)"
+_MOST_STEPS = 40
+"""So many, and some more, are made of one phase."""
 
 DATABASE = "opencode.db"
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -168,6 +172,35 @@ def _as_line(line: Any) -> str:
     return line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
 
 
+def in_steps(phase: Phase) -> Iterator[Phase]:
+    """Yield a phase for each line that the agent wrote, or for a few lines of many."""
+    files = dict(phase.appended)
+    # Aider writes what the user said here, before anything else.
+    entered = {INPUT_HISTORY: files.pop(INPUT_HISTORY)} if INPUT_HISTORY in files else {}
+    for name, lines in files.items():
+        written = _as_written(lines) if name == DATABASE else lines
+        size = max(1, len(written) // _MOST_STEPS)
+        for at in range(0, len(written), size):
+            yield Phase(phase.name, {**entered, name: written[at : at + size]})
+            entered = {}
+    for name in phase.deleted:
+        yield Phase(phase.name, deleted=[name])
+
+
+def _as_written(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort rows of a database: a session, then each message before its parts."""
+
+    def key(row: dict[str, Any]) -> tuple[str, str]:
+        match row["table"]:
+            case "session":
+                return "", ""
+            case "message":
+                return row["id"], ""
+        return row["message_id"], row["id"]
+
+    return sorted(rows, key=key)
+
+
 def _replay_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         for table, columns in TABLES.items():
@@ -256,7 +289,37 @@ def cut_aider(line: str) -> str:
     return f"> {STAND_IN}  "
 
 
+def cut_acp(line: dict[str, Any]) -> dict[str, Any]:
+    short = kept(line, "id", "method", "error")
+    if "result" in line:
+        short["result"] = kept(line["result"] or {}, "sessionId", "stopReason", "outcome")
+    if "params" in line:
+        params = line["params"]
+        short["params"] = kept(params, "sessionId", "prompt", "toolCall", "options")
+        if "update" in params:
+            short["params"]["update"] = _cut_update(params["update"])
+    return short
+
+
+def _cut_update(update: dict[str, Any]) -> dict[str, Any]:
+    said = ("sessionUpdate", "messageId", "content", "toolCallId", "title", "kind", "status")
+    short = kept(update, *said, "rawInput", "rawOutput")
+    if tool := update.get("_meta", {}).get("claudeCode", {}).get("toolName"):
+        short["_meta"] = {"claudeCode": {"toolName": tool}}
+    if "rawOutput" in short:
+        short["rawOutput"] = "hello\n" if isinstance(short["rawOutput"], str) else {}
+    if "<session_context>" in str(short.get("content")):
+        short["content"] = {"type": "text", "text": f"<session_context>{STAND_IN}"}
+    if isinstance(content := short.get("content"), list):
+        hello = {"type": "content", "content": {"type": "text", "text": "hello\n"}}
+        short["content"] = [part if part["type"] == "diff" else hello for part in content]
+    return short
+
+
 CUTS: Mapping[str, Cut] = {
+    "acp-claude-code": cut_acp,
+    "acp-gemini": cut_acp,
+    "acp-opencode": cut_acp,
     "claude-code": cut_claude_code,
     "codex": cut_codex,
     "gemini": cut_gemini,

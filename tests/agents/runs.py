@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.agents.scenario import LOOK
 from tests.support.model_server import Call
@@ -39,14 +39,16 @@ class Home:
         self.work.mkdir()
         (self.work / "hello.txt").write_text("hello\n")
 
-    async def start(self, *command: str, **variables: str) -> asyncio.subprocess.Process:
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         environment |= {"HOME": str(self.home), "NO_PROXY": "127.0.0.1,localhost"}
-        environment |= {"HTTP_PROXY": _CLOSED, "HTTPS_PROXY": _CLOSED} | variables
+        return environment | {"HTTP_PROXY": _CLOSED, "HTTPS_PROXY": _CLOSED, **variables}
+
+    async def start(self, *command: str, **variables: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *command,
             cwd=self.work,
-            env=environment,
+            env=self.environment(variables),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -89,10 +91,10 @@ class ClaudeCode:
         # The binary itself: its wrapper wants a newer Node than most machines have.
         [binary] = (self.at.installed / "node_modules" / "@anthropic-ai").glob("*-linux-*/claude")
         more = ["--continue"] * resume + ["--fork-session"] * fork
-        return Running(await self.at.start(str(binary), "-p", *more, prompt, **self._variables))
+        return Running(await self.at.start(str(binary), "-p", *more, prompt, **self.variables))
 
     @property
-    def _variables(self) -> Mapping[str, str]:
+    def variables(self) -> Mapping[str, str]:
         return {
             "ANTHROPIC_BASE_URL": self.at.model_url,
             "ANTHROPIC_API_KEY": "dummy",
@@ -161,20 +163,19 @@ class Gemini:
 
     async def start(self, prompt: str, *, resume: bool, fork: bool = False) -> Running:
         assert not fork, "it has no forks"
-        self._configure()
+        self.configure()
         more = ["--resume", "latest"] * resume
-        command = [str(self.at.installed / "node_modules/.bin/gemini"), "--model", "gemini-2.5-pro"]
-        return Running(
-            await self.at.start(
-                *command,
-                *more,
-                *("-p", prompt),
-                GEMINI_API_KEY="dummy",
-                GOOGLE_GEMINI_BASE_URL=self.at.model_url,
-            )
-        )
+        return Running(await self.at.start(*self.command, *more, *("-p", prompt), **self.variables))
 
-    def _configure(self) -> None:
+    @property
+    def command(self) -> list[str]:
+        return [str(self.at.installed / "node_modules/.bin/gemini"), "--model", "gemini-2.5-pro"]
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        return {"GEMINI_API_KEY": "dummy", "GOOGLE_GEMINI_BASE_URL": self.at.model_url}
+
+    def configure(self) -> None:
         directory = self.at.home / ".gemini"
         directory.mkdir(exist_ok=True)
         settings = {
@@ -202,18 +203,20 @@ class OpenCode:
         return Call("read", {"filePath": str(path)})
 
     async def start(self, prompt: str, *, resume: bool, fork: bool = False) -> Running:
-        self._configure()
-        [binary] = (self.at.installed / "node_modules").glob("opencode-linux-x64/bin/opencode")
+        self.configure()
         more = ["--continue"] * resume + ["--fork"] * fork
-        return Running(
-            await self.at.start(
-                *(str(binary), "run", *more, prompt),
-                OPENCODE_DISABLE_AUTOUPDATE="1",
-                OPENCODE_DISABLE_MODELS_FETCH="1",
-            )
-        )
+        return Running(await self.at.start(self.binary, "run", *more, prompt, **self.variables))
 
-    def _configure(self) -> None:
+    @property
+    def binary(self) -> str:
+        [path] = (self.at.installed / "node_modules").glob("opencode-linux-x64/bin/opencode")
+        return str(path)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+    def configure(self, **more: Any) -> None:
         model = {"name": "scripted", "limit": {"context": 200_000, "output": 65_536}}
         provider = {
             "npm": "@ai-sdk/openai-compatible",
@@ -226,6 +229,7 @@ class OpenCode:
             "model": "scripted/scripted",
             "small_model": "scripted/scripted",
             "provider": {"scripted": provider},
+            **more,
         }
         (self.at.work / "opencode.json").write_text(json.dumps(configuration))
 

@@ -18,6 +18,7 @@ HELD = "Say something long."
 GO_ON = "Go on."
 FORKED = "Go on in another way."
 COMPACTED = "Go on after the compaction."
+WRITE = "Write a file."
 OTHER = "Talk about something else."
 
 SAME = "The same answer."
@@ -36,13 +37,15 @@ class Said:
     name: str = ""
 
 
-def script(call: Call | None) -> Script:
-    """Return what the model says. `call` is one of a tool that the agent has.
+def script(call: Call | None, write: Call | None = None) -> Script:
+    """Return what the model says. The calls are of tools that the agent has.
 
     None: the agent has no tools, and does what the answer says.
     """
     looked = [Reply((Text("I will look."), call)), say("It says hello.")] if call else [say(EDIT)]
+    wrote = [Reply((Text("I will write."), write)), say("It is written.")] if write else []
     return {
+        WRITE: wrote,
         LOOK: looked,
         SAY: [say(SAME)],
         SAY_AGAIN: [say(SAME)],

@@ -15,7 +15,9 @@ from tasklogs import TaskLogType
 from tests.agents.expected import as_scripted, expected, last_said
 from tests.agents.play import play, script
 from tests.agents.reading import Log
-from tests.agents.runs import AGENTS, Home
+from tests.agents.runs import Home
+from tests.agents.table import AGENTS, source
+from tests.agents.versions import VERSIONS
 from tests.support.fixtures.server import MakeServer
 from tests.support.model_server import ModelServer
 
@@ -33,7 +35,7 @@ async def log(make_server: MakeServer) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.mark.parametrize("name", ["claude-code", "codex", "gemini", "opencode", "aider"])
+@pytest.mark.parametrize("name", sorted(VERSIONS))
 async def test_the_log_is_what_the_model_said(log: Log, name: str, tmp_path: Path) -> None:
     assert _INSTALLED is not None
     if name == "aider" and not Path(_INSTALLED, "aider").exists():
@@ -46,12 +48,11 @@ async def test_the_log_is_what_the_model_said(log: Log, name: str, tmp_path: Pat
             said = as_scripted(name, await log.live())
             assert said[-1].content == last_said(name, phase)
 
-        async with log.agent(name, agent.transcript):
+        async with log.agent(source(name), agent.transcript):
             await play(agent, model, ended)
         assert model.unknown == []
     stored = [as_scripted(name, epoch) for epoch in await log.epochs()]
     # A summary is the agent's own text, with the model's answer in it.
     notices = [one.content for one in stored[0] if one.type is TaskLogType.NOTICE]
-    summary = notices[0] if notices else ""
-    assert not notices or "Scripted summary." in summary
+    summary = next((notice for notice in notices if "Scripted summary." in notice), "")
     assert stored == expected(name, summary)

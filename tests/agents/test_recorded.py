@@ -14,10 +14,9 @@ import pytest
 from tests.agents.expected import as_scripted, expected, last_said, place
 from tests.agents.reading import Log
 from tests.agents.recording import Recording, replay
+from tests.agents.table import source
 from tests.agents.versions import VERSIONS
 from tests.support.fixtures.server import MakeServer
-
-_RECORDED = ("claude-code", "codex", "gemini", "opencode", "aider")
 
 
 @pytest.fixture
@@ -26,12 +25,12 @@ async def log(make_server: MakeServer) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.mark.parametrize("name", _RECORDED)
+@pytest.mark.parametrize("name", sorted(VERSIONS))
 async def test_the_log_is_what_was_said(log: Log, name: str, tmp_path: Path) -> None:
     recording = Recording.load(name)
     assert recording.version == VERSIONS[name]
     transcripts = tmp_path / "transcripts"
-    async with log.agent(name, place(name, transcripts)):
+    async with log.agent(source(name), place(name, transcripts)):
         await asyncio.to_thread(transcripts.mkdir)
         for phase in recording.phases:
             replay(phase, transcripts)
@@ -41,7 +40,7 @@ async def test_the_log_is_what_was_said(log: Log, name: str, tmp_path: Path) -> 
         assert [as_scripted(name, epoch) for epoch in await log.epochs()] == expected(name)
 
 
-@pytest.mark.parametrize("name", _RECORDED)
+@pytest.mark.parametrize("name", sorted(VERSIONS))
 async def test_an_agent_that_is_killed_after_each_line_loses_nothing(
     log: Log, name: str, tmp_path: Path
 ) -> None:
@@ -49,7 +48,7 @@ async def test_an_agent_that_is_killed_after_each_line_loses_nothing(
     transcripts.mkdir()
     for phase in Recording.load(name).phases:
         replay(phase, transcripts)
-        async with log.agent(name, place(name, transcripts)):
+        async with log.agent(source(name), place(name, transcripts)):
             await log.live()
     epochs = [as_scripted(name, epoch) for epoch in await log.epochs()]
     assert epochs == expected(name)

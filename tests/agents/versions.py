@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _PACKAGES: Mapping[str, str] = {
+    "acp-claude-code": "@agentclientprotocol/claude-agent-acp",
+    "acp-gemini": "@google/gemini-cli",
+    "acp-opencode": "opencode-linux-x64",
     "claude-code": "@anthropic-ai/claude-code",
     "codex": "@openai/codex",
     "gemini": "@google/gemini-cli",
-    "opencode": "opencode-ai",
+    "opencode": "opencode-linux-x64",
 }
 
 _HERE = Path(__file__).parent
@@ -21,4 +24,4 @@ VERSIONS: Mapping[str, str] = {
     **{name: _installed[package] for name, package in _PACKAGES.items()},
     "aider": _aider,
 }
-"""By source."""
+"""By agent."""

@@ -518,8 +518,8 @@ BREAKS = (
         "I1",
         "a restarted agent does not know an answer that has grown since",
         f"{_CLIENTS}/agent/sources/resume.py",
-        "    if not grows or not stored.is_extended_by(entry):",
-        "    if grows or not stored.is_extended_by(entry):",
+        "        if grows and stored.is_extended_by(fitted):",
+        "        if not grows and stored.is_extended_by(fitted):",
         "tests/agent/sources/test_aider.py::test_an_answer_that_grew_while_no_agent_ran_goes_on",
     ),
     Break(
@@ -530,6 +530,23 @@ BREAKS = (
         "        if self._epochs and self._epochs[0].begin_session(listener.stored) is None:",
         "tests/publish/test_publisher_faults.py::"
         "test_two_programs_with_one_token_do_not_mix_their_entries",
+    ),
+    Break(
+        "I1",
+        "what an ACP agent repeats of a loaded session is added to the log",
+        f"{_CLIENTS}/agent/sources/acp/source.py",
+        "                self._replay = Replay(self._spoken) if is_own else None",
+        "                self._replay = None",
+        "tests/agent/sources/acp/test_replay.py::test_what_is_repeated_is_not_added",
+    ),
+    Break(
+        "I1",
+        "a restarted agent takes a growing entry for another",
+        f"{_CLIENTS}/agent/sources/resume.py",
+        "            change = self._tail.extend if extends else self._tail.replace",
+        "            change = self._tail.replace",
+        "tests/agent/sources/acp/test_restart.py::"
+        "test_an_agent_that_restarts_goes_on_in_an_answer_that_grows",
     ),
     Break(
         "I6",

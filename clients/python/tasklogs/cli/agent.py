@@ -70,9 +70,9 @@ def agent(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
             help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini,"
-            " opencode or aider, or jsonl (JSON lines of any program). With auto, it takes the"
-            " transcript of the AI agent that AgentAPI says it runs, else the one that changed last"
-            " in the current directory, and logs which.",
+            " opencode or aider, acp (a recorded ACP stream), or jsonl (JSON lines of any program)."
+            " With auto, it takes the transcript of the AI agent that AgentAPI says it runs, else"
+            " the one that changed last in the current directory, and logs which.",
         ),
     ] = "agentapi",
     transcript: Annotated[
@@ -81,7 +81,7 @@ def agent(
             envvar="TASKLOGS_TRANSCRIPT",
             metavar="PATH",
             show_default="where the agent of the source writes",
-            help="The file or directory that the source reads. With jsonl, - is stdin.",
+            help="The file or directory that the source reads. With acp or jsonl, - is stdin.",
         ),
     ] = None,
     redact: Annotated[
@@ -137,8 +137,8 @@ def agent(
     On SIGTERM, SIGHUP or Ctrl-C the agent reads its source once more, sends what is new, ends its
     session with the server (goodbye) and exits within 10 s. If no server answers, it exits at once.
     SIGTERM tells the server that the workspace pauses. Ctrl-C (SIGINT) and SIGHUP tell the server
-    that only the agent stops. At the end of stdin, the source jsonl does as on SIGTERM, but waits
-    8 s for a server. A second SIGTERM or Ctrl-C ends the agent at once.
+    that only the agent stops. At the end of stdin, the sources acp and jsonl do as on SIGTERM, but
+    the agent waits 8 s for a server. A second SIGTERM or Ctrl-C ends the agent at once.
 
     \b
     Exit codes:

@@ -13,7 +13,9 @@ class Record:
 
     time: None if the transcript has none.
     replaces: it is the last entry again, if that has the same type and names.
-    grows: when it was shown first, it may have been shorter. It has no time.
+    extends: it is more text of the last entry, if that has the same type and names. What `--redact`
+        matches may be in two such pieces: with `--redact`, send a text when it is complete.
+    grows: what is stored of it may be its beginning. It has no time.
     """
 
     type: EntryType
@@ -21,6 +23,7 @@ class Record:
     time: Time | None = None
     names: Names = NO_NAMES
     replaces: bool = False
+    extends: bool = False
     grows: bool = False
 
 

@@ -6,6 +6,7 @@ agent. It refuses what it cannot bound (backreferences, look-around).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _MAX_PATTERN_CHARACTERS = 1000
 
 
 class Redactor:
-    """Replaces each match of any of the expressions with `[redacted]`."""
+    """Replaces matches of any of the expressions with `[redacted]`: one for those that touch."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Raises UnusableSource for expressions that cannot be used."""
@@ -41,8 +42,20 @@ class Redactor:
         """Return UTF-8 without what matches."""
         for pattern in self._patterns:
             if pattern.search(content) is not None:
-                content = pattern.sub(REDACTED.encode(), content)
+                content = _replaced(pattern, content)
         return content
+
+
+def _replaced(pattern: Any, content: bytes) -> bytes:
+    # `sub` of the library takes twice the time: it reads the replacement anew for each match.
+    kept: list[bytes] = []
+    at = 0
+    for match in pattern.finditer(content):
+        begin, end = match.span()
+        kept.append(content[at:begin])
+        at = end
+    kept.append(content[at:])
+    return REDACTED.encode().join(kept)
 
 
 def _compiled(pattern: str) -> Any:
@@ -57,11 +70,15 @@ def _compiled(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(pattern.encode(errors="replace"), options=options)
+        encoded = pattern.encode(errors="replace")
+        compiled = re2.compile(encoded, options=options)
     except re2.error as error:
         said = error.args[0] if error.args else ""
         said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
         raise UnusableSource(f"--redact {pattern!r}: {said}") from None
     if compiled.search(b"") is not None:
         raise UnusableSource(f"--redact {pattern!r}: it matches the empty text")
+    # A match costs Python some microseconds. So an expression for single characters is cheap, too.
+    with contextlib.suppress(re2.error):  # a `\\Q` without its `\\E` takes in what follows
+        return re2.compile(b"(?:" + encoded + b")+", options=options)
     return compiled

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tasklogs.log import digest
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, EntryType, Names, Time
-from tasklogs.publish.draft import next_time
+from tasklogs.publish.draft import Draft
 
 _CHECKS = 1_000_000
 """An entry that has no time in the transcript gets the agent's clock to the millisecond. The digits
@@ -21,23 +21,39 @@ class Chain:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._content = b""
-        """The digest of the last entry's content, which may still grow."""
+        self._begin_entry()
 
-    def add(self, kind: EntryType, content: bytes, names: Names, *, grows: bool = False) -> None:
-        """Add an entry, from which `--redact` has removed what matches.
+    def is_last(self, kind: EntryType, names: Names) -> bool:
+        """Whether the last entry has this type and these names. No other one can change."""
+        return self._last == (kind, names)
 
-        `grows`: it is the entry before, with more content.
-        """
-        if not grows:
-            self._hash.update(self._content)
+    def add(
+        self,
+        kind: EntryType,
+        content: bytes,
+        names: Names,
+        *,
+        replaces: bool = False,
+        extends: bool = False,
+    ) -> None:
+        """Add an entry, from which `--redact` has removed what matches, or change the last one."""
+        if not replaces and not extends:
+            self._hash.update(self._content.digest())
             self._hash.update(repr((kind.value, tuple(names))).encode())
-        self._content = digest.content_hash(content)
+            self._last = kind, names
+        if not extends:
+            self._content = hashlib.sha256()
+        self._content.update(content)
 
     def begin_epoch(self) -> None:
         """Add that another conversation begins: the same entries then have other checks."""
-        self._hash.update(self._content + b"epoch")
-        self._content = b""
+        self._hash.update(self._content.digest() + b"epoch")
+        self._begin_entry()
+
+    def _begin_entry(self) -> None:
+        self._last: tuple[EntryType, Names] | None = None
+        self._content = hashlib.sha256()
+        """Of the last entry, which may still change."""
 
     @property
     def check(self) -> int:
@@ -68,9 +84,10 @@ class Resume:
     def begin_epoch(self) -> None:
         """Compare what follows as another conversation."""
         self._digest = digest.EMPTY
-        self._index = 0
-        self._tail: Entry | None = None
-        self._last: tuple[EntryType, Names] | None = None
+        self._index = -1
+        self._tail: Draft | None = None
+        self._is_kept = True
+        """Whether the server stores entries of the last one's type."""
         self._first_time: Time | None = None
         self._is_exact = True
 
@@ -81,51 +98,62 @@ class Resume:
         return tail is not None and self._first_time is not None and self._first_time > tail.time
 
     def matches(
-        self, entry: Entry, check: int | None, *, replaces: bool, grows: bool = False
-    ) -> Entry | None:
-        """Compare the next entry. Returns it with the stored time, if it is the stored tail.
+        self,
+        entry: Entry,
+        check: int | None,
+        *,
+        replaces: bool = False,
+        extends: bool = False,
+        grows: bool = False,
+    ) -> Draft | None:
+        """Compare the next entry, as the transcript has it. Returns it if it is the stored tail.
 
-        `check`: that of its Chain, if the transcript has no time for it. `replaces`: it is another
-        version of the entry before. `grows`: the stored one may be its beginning.
+        `check`: that of its Chain, if the transcript has no time for it. `replaces`, `extends`: it
+        is another version of the entry before, or more text of it. `grows`: the stored tail may be
+        its beginning. What is returned has the stored time.
         """
         self.seen += 1
         self._first_time = self._first_time or entry.time
+        if not replaces and not extends:
+            self._follow(Draft(entry.type, entry.content, entry.time, entry.names))
+        elif self._is_kept and self._tail is not None:
+            change = self._tail.extend if extends else self._tail.replace
+            change(entry.content, entry.time)
+        if not self._is_kept or self._tail is None:
+            return None
         stored = self.stored.tail
         if stored is not None and check == stored.time.nanos % _CHECKS:
-            entry = replace(entry, time=stored.time)
-        before, index = self._tail, self._index
-        # As `Transcript` writes it: another type or other names are another entry.
-        replaces = replaces and self._last == (entry.type, entry.names)
-        self._last = entry.type, entry.names
-        if before is not None and not replaces:
-            index += 1
-        elif before is not None and not grows:
-            entry = replace(entry, time=max(entry.time, next_time(before.time)))
-        fitted = self._fitted(replace(entry, id=index))
-        if fitted is None:
-            return None
-        if before is not None and not replaces:
-            self._digest = digest.seal(self._digest, before)
-        self._index = index
-        self._tail = fitted
-        is_same = stored is not None and _is_stored(fitted, stored, grows=grows)
-        found = is_same and self._index == self.stored.sealed and self._has_digest(check)
+            self._tail.time = stored.time
+        is_stored = self._has_digest(check) and self._is_stored(self._tail, grows=grows)
         self._is_exact = self._is_exact and check is None
-        return fitted if found else None
+        return self._tail if is_stored else None
+
+    def _follow(self, draft: Draft) -> None:
+        self._is_kept = self._fitted(draft.entry(0)) is not None
+        if not self._is_kept:
+            return
+        if self._tail is not None and self._is_exact:
+            before = self._fitted(self._tail.entry(self._index))
+            assert before is not None
+            self._digest = digest.seal(self._digest, before)
+        self._index += 1
+        self._tail = draft
+
+    def _is_stored(self, tail: Draft, *, grows: bool) -> bool:
+        stored = self.stored.tail
+        if stored is None or self._index != self.stored.sealed or tail.time != stored.time:
+            return False
+        fitted = self._fitted(tail.entry(self._index))
+        if fitted is None:
+            return False
+        if grows and stored.is_extended_by(fitted):
+            fitted = replace(fitted, content=fitted.content[: stored.content_bytes])
+        if StoredTail.of(fitted) != stored:
+            return False
+        tail.names = fitted.names
+        return True
 
     def _has_digest(self, check: int | None) -> bool:
         # A check covers everything before it, and so does a digest. With times of the clock before
         # it the digest is not known: then the tail's own time, content and place must do.
         return check is not None or not self._is_exact or self._digest == self.stored.digest
-
-
-def _is_stored(entry: Entry, stored: StoredTail, *, grows: bool) -> bool:
-    if entry.time != stored.time:
-        return False
-    found = StoredTail.of(entry)
-    if not grows or not stored.is_extended_by(entry):
-        return found == stored
-    return (
-        replace(found, content_bytes=stored.content_bytes, content_sha256=stored.content_sha256)
-        == stored
-    )

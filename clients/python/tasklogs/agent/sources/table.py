@@ -17,6 +17,7 @@ SOURCES: Mapping[str, str] = {
     "gemini": "tasklogs.agent.sources.gemini:Gemini",
     "opencode": "tasklogs.agent.sources.opencode:OpenCode",
     "aider": "tasklogs.agent.sources.aider:Aider",
+    "acp": "tasklogs.agent.sources.acp.source:Acp",
     "jsonl": "tasklogs.agent.sources.jsonl:Jsonl",
 }
 

@@ -27,7 +27,6 @@ from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry, Time
 from tasklogs.log.names import fitted_names
 from tasklogs.log.text import to_utf8
-from tasklogs.log.truncation import truncate
 from tasklogs.publish.draft import Draft
 from tasklogs.publish.event_log import EventLog
 from tasklogs.publish.journal import Journal, LogDiverged
@@ -99,6 +98,10 @@ class Transcript(ABC):
 
     def begins(self) -> None:  # noqa: B027 (few sources remember anything)
         """Forget what `parse` remembers of lines before: another conversation begins."""
+
+    def ended(self) -> Iterable[Found]:
+        """Return what `parse` has kept back: standard input has ended."""
+        return ()
 
     def starts(self, stored: Position) -> None:  # noqa: B027
         """Prepare for a log that stands where `stored` says: the lines are read from the start."""
@@ -217,6 +220,7 @@ class Transcript(ABC):
                 self._leave_out("too_long", look.too_long)
             self._changed_to(look.change)
             if look.change is Change.ENDED:
+                await self._take_all(self.ended())
                 return True
             if look.is_end and not self._gives_up_the_search(look):
                 return False
@@ -276,7 +280,10 @@ class Transcript(ABC):
             _log.warning("transcript.failed", reason=one_line(told))
 
     async def _take(self, line: bytes) -> None:
-        for found in self._parsed(line):
+        await self._take_all(self._parsed(line))
+
+    async def _take_all(self, everything: Iterable[Found]) -> None:
+        for found in everything:
             match found:
                 case LeftOut(kind):
                     self._leave_out(kind)
@@ -306,34 +313,40 @@ class Transcript(ABC):
     async def _write(self, record: Record) -> None:
         content = to_utf8(self._redactor.text(record.content))
         names = fitted_names(*(self._redactor.text(name) for name in record.names))
-        self._chain.add(record.type, content, names, grows=record.grows and record.replaces)
-        check = self._chain.check if record.time is None else None
+        is_last = self._chain.is_last(record.type, names)
+        replaces, extends = is_last and record.replaces, is_last and record.extends
+        self._chain.add(record.type, content, names, replaces=replaces, extends=extends)
         if self._search is not None:
-            dropped, kept = truncate(content)
-            when = record.time or Time(0, 0)
-            entry = Entry(0, record.type, when, kept, dropped, names)
-            found = self._search.matches(entry, check, replaces=record.replaces, grows=record.grows)
+            entry = Entry(0, record.type, record.time or Time(0, 0), content, 0, names)
+            found = self._search.matches(
+                entry,
+                self._chain.check if record.time is None else None,
+                replaces=replaces,
+                extends=extends,
+                grows=record.grows,
+            )
             if found is not None:
-                await self._resume(self._search.stored, found, content)
+                await self._resume(self._search.stored, found)
             return
         last = self._journal.last
         when = record.time or self._chain.time(time.time_ns(), last.time if last else None)
-        if record.replaces and last is not None and (last.type, last.names) == (record.type, names):
+        if last is not None and extends:
+            self._journal.extend(last, content, when)
+        elif last is not None and replaces:
             self._journal.replace(last, content, when)
         else:
             await self._journal.add(Draft(record.type, content, when, names))
 
-    async def _resume(self, stored: Position, found: Entry, content: bytes) -> None:
-        """Go on after an entry that is the stored tail."""
+    async def _resume(self, stored: Position, found: Draft) -> None:
+        """Go on after an entry that is the stored tail, or has grown from it."""
         if await self._journal.position() != stored:
             raise LogDiverged  # another program wrote while the file was compared
         self._search = None
         self.resumes()
         self._journal.begin_epoch().continue_with_tail(stored)
-        when, tail = found.time, stored.tail
-        if tail is not None and len(found.content) > tail.content_bytes:
-            when = self._chain.time(time.time_ns(), when)  # it has grown since
-        await self._journal.add(Draft(found.type, content, when, found.names))
+        if stored.tail is not None and found.size_bytes > stored.tail.content_bytes:
+            found.time = self._chain.time(time.time_ns(), found.time)
+        await self._journal.add(found)
 
     def _answer_requests(self) -> None:
         for request in self._requests:

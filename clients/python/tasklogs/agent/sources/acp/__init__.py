@@ -1,0 +1,1 @@
+"""Reads a recorded stream of the Agent Client Protocol."""

@@ -1,0 +1,1 @@
+"""The source that reads a recorded stream of the Agent Client Protocol."""
