@@ -21,7 +21,9 @@ class Chain:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._begin_entry()
+        self._last: tuple[EntryType, Names] | None = None
+        self._content = hashlib.sha256()
+        """The last entry's, which may still change."""
 
     def is_last(self, kind: EntryType, names: Names) -> bool:
         """Whether the last entry has this type and these names. No other one can change."""
@@ -48,12 +50,8 @@ class Chain:
     def begin_epoch(self) -> None:
         """Add that another conversation begins: the same entries then have other checks."""
         self._hash.update(self._content.digest() + b"epoch")
-        self._begin_entry()
-
-    def _begin_entry(self) -> None:
-        self._last: tuple[EntryType, Names] | None = None
+        self._last = None
         self._content = hashlib.sha256()
-        """Of the last entry, which may still change."""
 
     @property
     def check(self) -> int:
