@@ -21,6 +21,7 @@ from tasklogs.cli.options import (
     LogLevelOption,
     check_address,
 )
+from tasklogs.cli.render import stderr
 from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.terminal_text import visible_name
@@ -269,7 +270,7 @@ def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None
     if settings.log_format == "json":
         return  # the log is for programs, the hints are for people
     for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
-        sys.stderr.write(f"{visible_name(line)}\n")
+        stderr.write(f"{visible_name(line)}\n")
 
 
 def _to_connect_to(address: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from io import StringIO
 from typing import IO, Any, Protocol
 
@@ -20,8 +21,7 @@ def print_usage_error(error: UsageError) -> None:
     """Print `error`. Click itself prints arguments as they are."""
     text = StringIO()
     error.show(text)
-    sys.stdout.flush()
-    sys.stderr.write("\n".join(map(visible_name, text.getvalue().split("\n"))))
+    write("\n".join(map(visible_name, text.getvalue().split("\n"))))
 
 
 def print_failure(message: str) -> None:
@@ -34,6 +34,12 @@ def print_notice(message: str) -> None:
 
     It is escaped like a name, because it may quote arguments, a server or a task app.
     """
+    write(f"tasklogs: {name_in_one_line(message)}\n")
+
+
+def write(text: str) -> None:
+    """Write `text` as it is. Never fails for stderr: the command's result matters more."""
     # What was written to stdout before must appear before it.
     sys.stdout.flush()
-    sys.stderr.write(f"tasklogs: {name_in_one_line(message)}\n")
+    with suppress(OSError):
+        sys.stderr.write(text)
