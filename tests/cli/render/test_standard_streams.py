@@ -46,7 +46,7 @@ COMMANDS = {
 async def in_shell(redirections: str, *arguments: str, **env: str) -> Finished:
     """Run the command with the shell's redirections, and pipes for what they leave."""
     process = await asyncio.create_subprocess_exec(
-        *("sh", "-c", f'exec "$@" {redirections}', "sh", TASKLOGS, *arguments),
+        *("sh", "-c", f'exec "$@" {redirections}', "sh", str(TASKLOGS), *arguments),
         env=environment(env),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -51,16 +51,20 @@ def follow_log(
     types: Sequence[TaskLogType],
     as_lines: bool,
     raw: bool,
+    tidied: bool,
     columns: int | None,
     target: Target,
 ) -> None:
     """Print the log as it grows; return at Ctrl-C. The timeout is that of the first response.
 
-    `raw`: print content as it is, even if it steers the terminal. `columns`: shorten tool calls,
-    results and notices for a terminal of this width.
+    `raw`: print control characters as they are, even if they steer the terminal. `tidied`: leave
+    out what screens are padded with. `columns`: shorten tool calls, results and notices for a
+    terminal of this width.
     """
     from_the_start = tail != 0 and cursor is None
-    printer = FollowLines() if as_lines else _text_printer(task, raw, from_the_start, columns)
+    printer = (
+        FollowLines() if as_lines else _text_printer(task, raw, from_the_start, tidied, columns)
+    )
     try:
         asyncio.run(_follow(printer, task, source, tail, cursor, types, target))
     except KeyboardInterrupt:
@@ -107,16 +111,19 @@ async def _follow(
                     sys.stdout.flush()
 
 
-def _text_printer(task: str, raw: bool, from_the_start: bool, columns: int | None) -> Printer:
+def _text_printer(
+    task: str, raw: bool, from_the_start: bool, tidied: bool, columns: int | None
+) -> Printer:
     on_terminal = sys.stdout.isatty()
     # Raw content may move the cursor, and then nothing can be redrawn reliably.
     if on_terminal and not raw and os.environ.get("TERM", "") not in ("", "dumb"):
-        return ScreenText(task, from_the_start=from_the_start, columns=columns)
+        return ScreenText(task, from_the_start=from_the_start, tidied=tidied, columns=columns)
     return AppendedText(
         task,
         escaped=not raw,
         on_terminal=on_terminal,
         from_the_start=from_the_start,
+        tidied=tidied,
         columns=columns,
     )
 

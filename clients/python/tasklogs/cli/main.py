@@ -33,7 +33,8 @@ _INTERRUPTED = 130
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"
     " from the store while they do not.",
-    epilog="Exit codes: 0 success, 1 failure, 2 bad usage. Flags override environment variables."
+    epilog="Exit codes: 0 success, 1 failure (also if stdout takes no more), 2 bad usage, 130"
+    " Ctrl-C. Flags override environment variables."
     " TASKLOGS_TRACEBACK=1 shows where an unexpected error came from. NO_COLOR=1 turns off"
     " colours.",
     no_args_is_help=True,
@@ -108,12 +109,13 @@ def _run() -> int | str | None:
 
 def _ended() -> int | str | None:
     try:
-        return app(standalone_mode=False) or 0
+        code: int | str | None = app(standalone_mode=False) or 0
+        return code
     except SystemExit as exit_:
         return exit_.code
     except _USAGE_ERROR as error:
         print_usage_error(error)
-        return error.exit_code
+        return int(error.exit_code)
     except typer.Abort:
         print_failure("aborted")
         return 1

@@ -250,7 +250,9 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
     except ValidationError as error:
         # The settings also read the environment: name the variable.
         problems = "; ".join(
-            f"TASKLOGS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            stderr.without_prefix(
+                f"TASKLOGS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            )
             for problem in error.errors()
         )
         raise typer.BadParameter(problems, param_hint="settings") from error

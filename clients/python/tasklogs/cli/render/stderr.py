@@ -21,7 +21,15 @@ def print_usage_error(error: UsageError) -> None:
     """Print `error`. Click itself prints arguments as they are."""
     text = StringIO()
     error.show(text)
-    write("\n".join(map(visible_name, text.getvalue().split("\n"))))
+    write("\n".join(map(visible_name, without_prefix(text.getvalue()).split("\n"))))
+
+
+def without_prefix(message: str) -> str:
+    """Return `message` without the words that pydantic puts before the reason of a validator.
+
+    Typer converts the values of options with pydantic.
+    """
+    return message.replace(": Value error, ", ": ", 1)
 
 
 def print_failure(message: str) -> None:
