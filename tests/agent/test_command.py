@@ -295,7 +295,15 @@ async def test_a_token_on_the_command_line_is_warned_about(
         (["--token=" + "x" * 16_385], 2, "more than 16384 bytes"),
         (["--token-file=/nonexistent/token"], 1, "cannot read the token"),
         (["--token=x", "--agentapi-url=localhost"], 2, "not an http URL"),
+        *(
+            (["--token=x", f"--agentapi-url={url}"], 2, f"{url!r} is not an http URL")
+            for url in ("http://a..b:3284", "http://[::1", "http://[::1]x:3", "http://h:0")
+        ),
+        (["--token=x", f"--agentapi-url=http://{'x' * 64}.y"], 2, "not an http URL"),
+        (["--token=x", "--agentapi-url=http://h:99999"], 2, "not an http URL"),
         (["--token=x", "--server=nowhere"], 2, "not HOST:PORT"),
+        (["--token=x", "--server=a..b:1"], 2, "not HOST:PORT"),
+        (["--token=x", "--server=[::g]:1"], 2, "not HOST:PORT"),
         (["--token=x", "--build-number=0"], 2, "0 is not from 1"),
     ],
 )

@@ -60,6 +60,19 @@ def test_json_keeps_each_field_unchanged(capsys: pytest.CaptureFixture[str]) -> 
     assert (line["event"], line["level"], line["reason"]) == ("stream.ended", "warning", HOSTILE)
 
 
+def test_for_people_a_field_without_a_value_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for log_format in ("console", "json"):
+        configure(log_format, "info")
+        structlog.get_logger().info("stream.ended", code="UNAVAILABLE", info=None)
+    for_people, for_programs = capsys.readouterr().err.splitlines()
+
+    assert "info=" not in for_people
+    assert "code=UNAVAILABLE" in for_people
+    assert json.loads(for_programs)["info"] is None
+
+
 def test_events_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "warning")
     structlog.get_logger().info("stream.opened")

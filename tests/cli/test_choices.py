@@ -10,6 +10,7 @@ import typer
 from tasklogs import enums
 from tasklogs.cli.choices import choice_option
 from tasklogs.v1 import task_logs_pb2, types_pb2
+from tests.cli.command import run
 
 ENUMS = (
     (enums.TaskStatus, types_pb2.TaskStatus.items()),
@@ -47,3 +48,22 @@ def test_any_other_text_is_refused_with_the_choices(text: str) -> None:
 
     with pytest.raises(typer.BadParameter, match=r"is not one of 'live', 'snapshot'\."):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("task", "list", "-o", "yaml"), "'--output' / '-o': 'yaml' is not one of 'text', 'json'."),
+        (("serve", "--auth", "yaml"), "'yaml' is not one of 'none', 'jwt', 'mtls', 'dev'."),
+        (("serve", "--bus", "yaml"), "TASKLOGS_BUS: must be postgres, or URLs"),
+    ],
+    ids=["output", "auth", "bus"],
+)
+async def test_a_refusal_has_no_words_of_the_library_that_checks(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    finished = await run(*arguments)
+
+    assert finished.code == 2
+    assert said in finished.stderr
+    assert "Value error" not in finished.stderr

@@ -6,11 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import typer
 
@@ -67,32 +65,20 @@ def required(command: Any, besides: Any) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server that answers each unary call with a message without content."""
-
-    class AnswersAll(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
-
-    served = grpc.server(ThreadPoolExecutor(2), handlers=[AnswersAll()])
-    port = served.add_insecure_port("127.0.0.1:0")
-    served.start()
-    yield f"127.0.0.1:{port}"
-    served.stop(None).wait()
-
-
 Run = Callable[..., tuple[Any, str]]
 
 
 @pytest.fixture
 def run_here(
-    server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    answering_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> Run:
     """Runs a command in this process: there are too many for a process each."""
     for name in [name for name in os.environ if name.startswith("TASKLOGS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("TASKLOGS_SERVER", server)
+    monkeypatch.setenv("TASKLOGS_SERVER", answering_server)
     monkeypatch.setenv("TASKLOGS_DATA_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 

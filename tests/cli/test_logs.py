@@ -291,13 +291,49 @@ async def test_json_of_an_empty_log_has_an_empty_list(scripted: ScriptedServer) 
     assert json.loads(finished.stdout)["logs"] == []
 
 
-async def test_in_a_pipe_the_content_is_unchanged(scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize(("options", "shown"), [((), HOSTILE.rstrip()), (("--raw",), HOSTILE)])
+async def test_in_a_pipe_control_sequences_are_unchanged(
+    scripted: ScriptedServer, options: tuple[str, ...], shown: str
+) -> None:
     scripted.script.append(page(entry(0, HOSTILE)))
 
-    async with started("logs", "local/demo", "--server", scripted.address) as process:
+    async with started("logs", "local/demo", *options, "--server", scripted.address) as process:
         stdout, _ = await process.communicate()
 
-    assert HOSTILE.encode() in stdout
+    assert f"\n{shown}\n".encode() in stdout
+
+
+PADDED = "Hello   \n" + "        \n" * 968 + "you  \n" + "\n" * 4
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [((), "Hello\n… 968 blank lines\nyou\n\n"), (("--raw",), f"{PADDED}\n")],
+    ids=["text", "raw"],
+)
+async def test_what_a_screen_is_padded_with_is_left_out(
+    scripted: ScriptedServer, follows: bool, options: tuple[str, ...], shown: str
+) -> None:
+    if follows:
+        async with log_server() as server:
+            server.streams = [[status("a", ACTIVE), entries("b", entry(0, PADDED)), refusal()]]
+            finished = await run("logs", "-f", "x/y", *options, "--server", server.address)
+    else:
+        scripted.script.append(page(entry(0, PADDED)))
+        finished = await run("logs", "x/y", *options, "--server", scripted.address)
+
+    assert finished.stdout.partition("\n")[2] == shown
+
+
+async def test_gos_zero_time_is_shown_as_a_time(scripted: ScriptedServer) -> None:
+    unset = entry(0, "hello")
+    unset.time.FromJsonString("0001-01-01T00:00:00Z")
+
+    for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
+        scripted.script.append(page(unset))
+        finished = await run("logs", "local/demo", "--server", scripted.address, env={"TZ": zone})
+        assert finished.stdout.startswith("#0 user, 0001-01-01 0")
 
 
 async def test_on_a_terminal_control_sequences_are_escaped(scripted: ScriptedServer) -> None:

@@ -216,6 +216,37 @@ async def test_list_on_a_terminal_is_a_table(scripted: ScriptedServer) -> None:
     assert "\x1b[3" not in finished.stdout
 
 
+@pytest.mark.parametrize(
+    ("columns", "heading"),
+    [
+        (10, "task"),
+        (40, "task status agent"),
+        (60, "task status agent entries"),
+        (80, "task status agent entries log as of"),
+        (200, "task status agent entries log as of"),
+    ],
+)
+async def test_a_narrow_terminal_shows_the_names_first(
+    scripted: ScriptedServer, columns: int, heading: str
+) -> None:
+    name = "a-long-name-" * 3
+    scripted.script.append(tasks_pb2.ListTasksResponse(tasks=[task(name)]))
+
+    finished = await run_on_terminal(
+        *("task", "list", "--server", scripted.address),
+        env=UTC | {"NO_COLOR": "1", "COLUMNS": str(columns)},
+    )
+
+    shown = finished.stdout.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    first, *rows = shown.splitlines()
+    assert first.split() == heading.split()
+    width = min(len(f"local/{name}"), columns)
+    names = "".join(row.split(" ")[0] for row in rows)
+    assert names == f"local/{name}"
+    assert len(rows[0].split(" ")[0]) >= min(20, width)
+    assert all(len(row) <= columns for row in (first, *rows))
+
+
 async def test_list_as_json_is_an_array(scripted: ScriptedServer) -> None:
     scripted.script += [
         tasks_pb2.ListTasksResponse(tasks=[task("a")], next_page_token="2"),

@@ -179,3 +179,12 @@ async def test_a_bad_field_is_named(server: Server, arguments: tuple[str, ...], 
 
     assert finished.code == 1
     assert finished.stderr.startswith(f"tasklogs: invalid argument: {field}: ")
+
+
+async def test_a_count_of_one_is_in_the_singular(server: Server) -> None:
+    await upload(server, (await server.create_task()).agent_token, ["stored"])
+
+    refused = await command(server, "logs", "local/demo", "--epoch", "7")
+
+    assert "epoch: the task has 1 epoch" in refused.stderr
+    assert "1 epochs" not in refused.stderr

@@ -80,8 +80,8 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_words,
     ]
-    if log_format == "console":  # JSON has escapes of its own
-        processors.append(fields_in_one_line)
+    if log_format == "console":  # JSON has escapes of its own, and null
+        processors += [_without_none, fields_in_one_line]
     level = logging.getLevelNamesMapping()[log_level.upper()]
     processors.append(renderer)
     writer = _set_writer(processors)
@@ -135,6 +135,10 @@ def _without_words(_: object, __: str, line: EventDict) -> EventDict:
     if error is not None:
         line["exception"] = traceback_of(error)
     return line
+
+
+def _without_none(_: object, __: str, line: EventDict) -> EventDict:
+    return {name: value for name, value in line.items() if value is not None}
 
 
 class _LibraryHandler(logging.Handler):

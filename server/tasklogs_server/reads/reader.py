@@ -356,7 +356,8 @@ class LogReader:
 def _plan(state: TaskState, query: LogQuery) -> ReadPlan:
     current = state.epoch
     if query.epoch is not None and query.epoch > max(current, 1):
-        raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
+        epochs = "1 epoch" if current == 1 else f"{current} epochs"
+        raise InvalidFields([FieldViolation("epoch", f"the task has {epochs}")])
     if query.epoch is not None and query.epoch < current:
         return plan_earlier_epoch(state.detail, query.source)
     return plan_read(state.detail, query.source)

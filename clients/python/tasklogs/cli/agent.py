@@ -28,6 +28,7 @@ from tasklogs.cli.options import (
     TlsClientKeyOption,
     TlsOption,
     check_int32,
+    is_host,
 )
 from tasklogs.cli.render.stderr import print_failure
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
@@ -38,12 +39,13 @@ _WITHOUT_GOODBYE = 3
 
 
 def _check_url(value: str) -> str:
-    from urllib.parse import urlsplit
+    from httpx import URL, InvalidURL
 
     try:
-        parsed = urlsplit(value)
-        fits = parsed.scheme in ("http", "https") and parsed.hostname and parsed.port != 0
-    except ValueError:
+        parsed = URL(value)
+        port_fits = parsed.port is None or 0 < parsed.port < 65536
+        fits = port_fits and parsed.scheme in ("http", "https") and is_host(parsed.host)
+    except InvalidURL:
         fits = False
     if not fits:
         raise typer.BadParameter(f"{value!r} is not an http URL")

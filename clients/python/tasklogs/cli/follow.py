@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import stat
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -18,12 +18,15 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.render.follow_append import AppendedText
 from tasklogs.cli.render.follow_lines import FollowLines
 from tasklogs.cli.render.follow_screen import ScreenText
+from tasklogs.cli.render.standard_streams import discard, has_no_reader, takes_more
 from tasklogs.cli.rpc_failure import describe, in_words, proxy_answer, without_code
 from tasklogs.cli.target import Target
 from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
 from tasklogs.enums import LogSource, TaskLogType
 from tasklogs.errors import CursorExpired, TaskLogsRpcError
+
+_READER_CHECK_SECONDS = 0.5
 
 
 class Printer(Protocol):
@@ -48,19 +51,25 @@ def follow_log(
     types: Sequence[TaskLogType],
     as_lines: bool,
     raw: bool,
+    tidied: bool,
     columns: int | None,
     target: Target,
 ) -> None:
     """Print the log as it grows; return at Ctrl-C. The timeout is that of the first response.
 
-    `raw`: print content as it is, even if it steers the terminal. `columns`: shorten tool calls,
-    results and notices for a terminal of this width.
+    `raw`: print control characters as they are, even if they steer the terminal. `tidied`: leave
+    out what screens are padded with. `columns`: shorten tool calls, results and notices for a
+    terminal of this width.
     """
     from_the_start = tail != 0 and cursor is None
-    printer = FollowLines() if as_lines else _text_printer(task, raw, from_the_start, columns)
+    printer = (
+        FollowLines() if as_lines else _text_printer(task, raw, from_the_start, tidied, columns)
+    )
     try:
         asyncio.run(_follow(printer, task, source, tail, cursor, types, target))
     except KeyboardInterrupt:
+        if not takes_more(sys.stdout):
+            discard(sys.stdout)
         printer.finish()
         sys.stdout.flush()
     except CursorExpired as error:
@@ -95,22 +104,26 @@ async def _follow(
             connect_timeout=timedelta(seconds=target.timeout_seconds),
             on_reconnect=connections.told,
         )
-        with _ended_by_a_reader_that_left():
+        async with _ended_by_a_reader_that_left():
             async for event in follow:
-                printer.show(event)
-                sys.stdout.flush()
+                with _interruptible():
+                    printer.show(event)
+                    sys.stdout.flush()
 
 
-def _text_printer(task: str, raw: bool, from_the_start: bool, columns: int | None) -> Printer:
+def _text_printer(
+    task: str, raw: bool, from_the_start: bool, tidied: bool, columns: int | None
+) -> Printer:
     on_terminal = sys.stdout.isatty()
     # Raw content may move the cursor, and then nothing can be redrawn reliably.
     if on_terminal and not raw and os.environ.get("TERM", "") not in ("", "dumb"):
-        return ScreenText(task, from_the_start=from_the_start, columns=columns)
+        return ScreenText(task, from_the_start=from_the_start, tidied=tidied, columns=columns)
     return AppendedText(
         task,
         escaped=not raw,
         on_terminal=on_terminal,
         from_the_start=from_the_start,
+        tidied=tidied,
         columns=columns,
     )
 
@@ -143,27 +156,41 @@ class _Connections:
 
 
 @contextmanager
-def _ended_by_a_reader_that_left() -> Iterator[None]:
-    """Raise BrokenPipeError in the `with` when the pipe at stdout loses its reader.
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the `with` at the first Ctrl-C, CancelledError at an earlier one.
+
+    asyncio only cancels the task, which does not notice while a write waits for a slow reader.
+    """
+    of_asyncio = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        follower = asyncio.current_task()
+        if follower is not None and follower.cancelling():
+            raise asyncio.CancelledError
+        yield
+    finally:
+        signal.signal(signal.SIGINT, of_asyncio)
+
+
+@asynccontextmanager
+async def _ended_by_a_reader_that_left() -> AsyncIterator[None]:
+    """Raise BrokenPipeError in the `async with` when the pipe at stdout loses its reader.
 
     Otherwise the follow of a silent task would not notice before the next entry.
     """
-    descriptor = sys.stdout.fileno()
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        yield
-        return
-    loop, follower = asyncio.get_running_loop(), asyncio.current_task()
+    follower = asyncio.current_task()
     assert follower is not None
     left = False
 
-    def leave() -> None:
+    async def watch() -> None:
         nonlocal left
+        # No event loop tells it everywhere: what is written to a pipe that this process could read,
+        # too, looks like a reader that has left, and Windows has no such call for pipes.
+        while not has_no_reader(sys.stdout):  # noqa: ASYNC110
+            await asyncio.sleep(_READER_CHECK_SECONDS)
         left = True
-        loop.remove_reader(descriptor)
         follower.cancel()
 
-    # The writing end of a pipe becomes "readable" only when its reading end is closed.
-    loop.add_reader(descriptor, leave)
+    watching = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
@@ -172,7 +199,7 @@ def _ended_by_a_reader_that_left() -> Iterator[None]:
         follower.uncancel()
         raise BrokenPipeError(errno.EPIPE, "the reader of the log has left") from None
     finally:
-        loop.remove_reader(descriptor)
+        watching.cancel()
 
 
 def _expired(error: CursorExpired) -> str:

@@ -114,8 +114,8 @@ def logs(
         typer.Option(
             "--raw/--escaped",
             show_default="escaped on a terminal",
-            help="raw: print control characters unchanged. They can control the terminal (move the"
-            " cursor, fill the clipboard). escaped: print them as \\x1b.",
+            help="raw: print the content unchanged. Its control characters can control the terminal"
+            " (move the cursor, fill the clipboard). escaped: print them as \\x1b.",
         ),
     ] = None,
 ) -> None:
@@ -131,6 +131,9 @@ def logs(
     On a terminal, a tool call is one line, and of a tool's result or a notice the first lines are
     shown. -v and --raw show them whole. In a pipe or a file, they are always whole.
 
+    Text is without the blanks at the ends of lines and entries. More than three blank lines in a
+    row are counted ("… 968 blank lines"). --raw and JSON have the content as it is.
+
     With -f, the last entry grows in place on a terminal. In a pipe, the command appends growth. If
     the task app rewrites an entry, the command prints the whole entry again, marked, when the entry
     seems final. With -o jsonl, each line is an event with its cursor. Entries are always whole.
@@ -139,12 +142,12 @@ def logs(
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
     if verbose and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--verbose")
-    printed_raw = _is_raw(raw)
+    printed_raw, tidied = _is_raw(raw), raw is not True
     columns = _columns() if not (printed_raw or verbose) else None
     wanted = [TaskLogType[name] for name in names_in(types)]
     if follow:
         _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
-        _follow(task, source, tail, cursor, wanted, output, printed_raw, columns, target)
+        _follow(task, source, tail, cursor, wanted, output, printed_raw, tidied, columns, target)
         return
     if cursor is not None:
         raise typer.BadParameter("needs -f", param_hint="--cursor")
@@ -168,7 +171,7 @@ def logs(
         log_text.print_notices(first, task, tail=tail, epoch=epoch, some_types=bool(wanted))
         match output:
             case LogOutput.TEXT:
-                log_text.print_text(first, pages, raw=printed_raw, columns=columns)
+                log_text.print_text(first, pages, raw=printed_raw, tidied=tidied, columns=columns)
             case LogOutput.JSON:
                 log_text.print_object(first, pages)
             case LogOutput.JSONL:
@@ -200,6 +203,7 @@ def _follow(
     types: list[TaskLogType],
     output: LogOutput,
     raw: bool,
+    tidied: bool,
     columns: int | None,
     target: Target,
 ) -> None:
@@ -214,6 +218,7 @@ def _follow(
             types=types,
             as_lines=output is LogOutput.JSONL,
             raw=raw,
+            tidied=tidied,
             columns=columns,
             target=target,
         )

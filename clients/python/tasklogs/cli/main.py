@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
 from tasklogs.cli.agent import agent
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.logs import logs
+from tasklogs.cli.render import standard_streams
+from tasklogs.cli.render.standard_streams import StdoutFailed, discard
 from tasklogs.cli.render.stderr import print_failure, print_usage_error
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
@@ -26,10 +28,14 @@ _USAGE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 
+_INTERRUPTED = 130
+"""The exit code of a shell for a command that SIGINT ended."""
+
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"
     " from the store while they do not.",
-    epilog="Exit codes: 0 success, 1 failure, 2 bad usage. Flags override environment variables."
+    epilog="Exit codes: 0 success, 1 failure (also if stdout takes no more), 2 bad usage, 130"
+    " Ctrl-C. Flags override environment variables."
     " TASKLOGS_TRACEBACK=1 shows where an unexpected error came from. NO_COLOR=1 turns off"
     " colours.",
     no_args_is_help=True,
@@ -76,34 +82,58 @@ def main() -> None:
     # gRPC's core writes its own lines about lost connections, failed handshakes and large headers.
     # Any client could fill a server's log with them.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for stream in (sys.stdout, sys.stderr):
-        # Where the locale lacks a character, write its escape instead of failing.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    standard_streams.prepare()
     sys.exit(_run())
 
 
 def _run() -> int | str | None:
+    """Run the command; return its exit code. Nothing is left to be written."""
     try:
-        code: int | str | None = app(standalone_mode=False) or 0
-    except SystemExit as exit_:
-        code = exit_.code
-    except _USAGE_ERROR as error:
-        print_usage_error(error)
-        code = error.exit_code
-    except typer.Abort:
-        print_failure("aborted")
-        code = 1
-    except CommandFailed as failure:
+        code = _ended()
+        if code == _INTERRUPTED:
+            discard(sys.stdout)  # its reader may have stalled
+        sys.stdout.flush()
+    except StdoutFailed as failure:
+        discard(sys.stdout)
         print_failure(str(failure))
         code = 1
+    except BrokenPipeError:
+        discard(sys.stdout)
+        code = 1
     except KeyboardInterrupt:
-        code = 130
+        discard(sys.stdout)
+        code = _INTERRUPTED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+    return code
+
+
+def _ended() -> int | str | None:
+    try:
+        code: int | str | None = app(standalone_mode=False) or 0
+        return code
+    except SystemExit as exit_:
+        return exit_.code
+    except _USAGE_ERROR as error:
+        print_usage_error(error)
+        return int(error.exit_code)
+    except typer.Abort:
+        print_failure("aborted")
+        return 1
+    except CommandFailed as failure:
+        print_failure(str(failure))
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except UnicodeEncodeError as error:
         # Python accepts arguments of any bytes and turns those that are not UTF-8 into surrogates.
         print_failure(f"not UTF-8 text: {error.object!r}")
-        code = 2
+        return 2
+    except (BrokenPipeError, StdoutFailed):
+        raise
     except Exception as error:
-        code = 1
         if os.environ.get("TASKLOGS_TRACEBACK"):
             traceback.print_exc()
         else:
@@ -111,20 +141,4 @@ def _run() -> int | str | None:
                 f"unexpected error: {type(error).__name__}: {error}"
                 " (TASKLOGS_TRACEBACK=1 shows where it came from)"
             )
-    return code if _flush() else 1
-
-
-def _flush() -> bool:
-    """Flush what was printed; return False if the reader of stdout has left."""
-    _flushed(sys.stderr)  # without its reader, a command is as good as with it
-    return _flushed(sys.stdout)
-
-
-def _flushed(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except OSError:
-        # Python flushes again when it exits and would fail: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return False
-    return True
+        return 1

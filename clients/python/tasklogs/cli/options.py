@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,21 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]
 def check_address(value: str) -> str:
     """An option's callback: return `value` if it is HOST:PORT; IPv6 needs brackets."""
     match = _ADDRESS.fullmatch(value)
-    if match is None or int(match["port"]) > 65535:
+    if match is None or int(match["port"]) > 65535 or not is_host(match["host"]):
         raise typer.BadParameter(f"{value!r} is not HOST:PORT")
     return value
+
+
+def is_host(host: str) -> bool:
+    """Whether `host` is an IP address or can be the name of a host (IDNA)."""
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        else:
+            host.encode("idna")
+    except ValueError:  # e.g. a label that is empty or too long
+        return False
+    return bool(host)
 
 
 def check_int32(minimum: int) -> Callable[[int | None], int | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,7 @@ from tasklogs.cli.options import (
     LogLevelOption,
     check_address,
 )
+from tasklogs.cli.render import stderr
 from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.terminal_text import visible_name
@@ -252,7 +252,9 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
     except ValidationError as error:
         # The settings also read the environment: name the variable.
         problems = "; ".join(
-            f"TASKLOGS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            stderr.without_prefix(
+                f"TASKLOGS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            )
             for problem in error.errors()
         )
         raise typer.BadParameter(problems, param_hint="settings") from error
@@ -271,9 +273,8 @@ def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None
     print_notice(f"serving on {address}; stop with Ctrl-C")
     if settings.log_format == "json":
         return  # the log is for programs, the hints are for people
-    with suppress(OSError):  # nobody reads them
-        for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
-            sys.stderr.write(f"{visible_name(line)}\n")
+    for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
+        stderr.write(f"{visible_name(line)}\n")
 
 
 def _to_connect_to(address: str) -> str:

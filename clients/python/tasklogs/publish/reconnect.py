@@ -166,7 +166,8 @@ def _raise_if_fatal(ended: StreamEnded) -> None:
             raise Fatal(f"the server refused this agent: {ended.reason}", ended.error)
         case grpc.StatusCode.FAILED_PRECONDITION if ended.info == "STALE_REPORT":
             raise Fatal(
-                "a newer build of the workspace has started: this agent belongs to an old one",
+                "a newer build of the task has started: this agent belongs to an older one"
+                " (without --build-number it would belong to the latest)",
                 ended.error,
             )
         case _:

@@ -24,9 +24,10 @@ class AppendedText(FollowText):
         escaped: bool,
         on_terminal: bool,
         from_the_start: bool = True,
+        tidied: bool = False,
         columns: int | None = None,
     ) -> None:
-        super().__init__(task, from_the_start=from_the_start, columns=columns)
+        super().__init__(task, from_the_start=from_the_start, tidied=tidied, columns=columns)
         self._escaped = escaped
         self._on_terminal = on_terminal
         self._printed = ""

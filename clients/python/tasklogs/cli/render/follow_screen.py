@@ -35,9 +35,10 @@ class ScreenText(FollowText):
         size: Callable[[], os.terminal_size] | None = None,
         clock: Callable[[], float] = time.monotonic,
         from_the_start: bool = True,
+        tidied: bool = False,
         columns: int | None = None,
     ) -> None:
-        super().__init__(task, from_the_start=from_the_start, columns=columns)
+        super().__init__(task, from_the_start=from_the_start, tidied=tidied, columns=columns)
         self._size = size or _size_of_stdout
         self._clock = clock
         self._entry: LogEntry | None = None

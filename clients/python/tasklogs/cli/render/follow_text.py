@@ -11,6 +11,7 @@ from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
 from tasklogs.cli.render.terminal_text import colours_wanted, visible_name
+from tasklogs.cli.render.tidy import TidyFollow
 from tasklogs.cli.render.tool_calls import ToolCalls
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -31,14 +32,21 @@ class FollowText(ABC):
     """Prints entries under headings. The last one stays open, because it may still change."""
 
     def __init__(
-        self, task: str, *, from_the_start: bool = True, columns: int | None = None
+        self,
+        task: str,
+        *,
+        from_the_start: bool = True,
+        tidied: bool = False,
+        columns: int | None = None,
     ) -> None:
         """`from_the_start`: the follow begins with all entries of the log.
 
-        `columns`: shorten tool calls, results and notices for a terminal of this width.
+        `tidied`: leave out what screens are padded with. `columns`: shorten tool calls, results and
+        notices for a terminal of this width.
         """
         self._task = visible_name(task)
         self._from_the_start = from_the_start
+        self._tidy = TidyFollow() if tidied else None
         self._brief = None if columns is None else BriefFollow(columns)
         self._calls = ToolCalls()
         self._call: int | None = None
@@ -90,7 +98,10 @@ class FollowText(ABC):
 
     def _show_change(self, epoch: int, change: EntryChange) -> None:
         self._any_entry = True
-        if self._open == (epoch, change.entry.id):
+        is_new = self._open != (epoch, change.entry.id)
+        if self._tidy is not None:
+            change = self._tidy.begin(change) if is_new else self._tidy.next(change)
+        if not is_new:
             self._change(change if self._brief is None else self._brief.next(change))
             return
         self._close()

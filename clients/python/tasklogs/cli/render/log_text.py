@@ -19,6 +19,7 @@ from tasklogs.cli.render.terminal_text import (
     visible,
     visible_name,
 )
+from tasklogs.cli.render.tidy import tidy
 from tasklogs.cli.render.tool_calls import ToolCalls
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
@@ -56,16 +57,22 @@ def print_notices(
 
 
 def print_text(
-    first: Page, pages: Iterable[Page], *, raw: bool, columns: int | None = None
+    first: Page,
+    pages: Iterable[Page],
+    *,
+    raw: bool,
+    tidied: bool = False,
+    columns: int | None = None,
 ) -> None:
-    """Print each entry under a heading. `raw`: print the content as it is.
+    """Print each entry under a heading. `raw`: print control characters as they are.
 
-    `columns`: shorten tool calls, results and notices for a terminal of this width.
+    `tidied`: leave out what screens are padded with. `columns`: shorten tool calls, results and
+    notices for a terminal of this width.
     """
     coloured, calls = colours_wanted(), ToolCalls()
     for entry in _entries(first, pages):
         call = calls.call_of(entry.id, entry.type, entry.call_id)
-        above, content = heading(entry, call), entry.content
+        above, content = heading(entry, call), tidy(entry.content) if tidied else entry.content
         if columns is not None:
             content = brief.short(entry.type, above, content, columns)
         content = content if raw else visible(content)

@@ -1,8 +1,13 @@
-"""Prints messages as protobuf JSON: full enum names, RFC 3339 times, int64 as strings."""
+"""Prints messages as protobuf JSON: full enum names, RFC 3339 times, int64 as strings.
+
+What reads JSON expects UTF-8. If stdout has another encoding, the JSON is ASCII, which is both.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
+import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -20,12 +25,12 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 def to_line(value: object) -> str:
     """Return `value` as JSON on one line."""
-    return safe_json(json.dumps(value, ensure_ascii=False))
+    return _encoded(value, indent=None)
 
 
 def print_json(value: object) -> None:
     """Print `value` as JSON."""
-    write_line(safe_json(json.dumps(value, ensure_ascii=False, indent=2)))
+    write_line(_encoded(value, indent=2))
 
 
 def print_message(message: Message) -> None:
@@ -46,3 +51,8 @@ def print_array(
         write(f"{before}\n{to_line(shown)}")
         before = ","
     write(("[]" if before == "[" else "\n]") + end)
+
+
+def _encoded(value: object, *, indent: int | None) -> str:
+    as_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    return safe_json(json.dumps(value, ensure_ascii=not as_utf8, indent=indent))

@@ -21,8 +21,15 @@ def print_usage_error(error: UsageError) -> None:
     """Print `error`. Click itself prints arguments as they are."""
     text = StringIO()
     error.show(text)
-    sys.stdout.flush()
-    sys.stderr.write("\n".join(map(visible_name, text.getvalue().split("\n"))))
+    write("\n".join(map(visible_name, without_prefix(text.getvalue()).split("\n"))))
+
+
+def without_prefix(message: str) -> str:
+    """Return `message` without the words that pydantic puts before the reason of a validator.
+
+    Typer converts the values of options with pydantic.
+    """
+    return message.replace(": Value error, ", ": ", 1)
 
 
 def print_failure(message: str) -> None:
@@ -35,8 +42,12 @@ def print_notice(message: str) -> None:
 
     It is escaped like a name, because it may quote arguments, a server or a task app.
     """
+    write(f"tasklogs: {name_in_one_line(message)}\n")
+
+
+def write(text: str) -> None:
+    """Write `text` as it is. Never fails for stderr: the command's result matters more."""
     # What was written to stdout before must appear before it.
     sys.stdout.flush()
-    # Its reader may be away, or the disk full: a notice that is lost ends no command.
     with suppress(OSError):
-        sys.stderr.write(f"tasklogs: {name_in_one_line(message)}\n")
+        sys.stderr.write(text)

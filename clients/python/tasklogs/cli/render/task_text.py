@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from enum import IntEnum
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +15,10 @@ from tasklogs.v1 import tasks_pb2, types_pb2
 
 TABLE_COLUMNS = ("task", "status", "agent", "entries", "log as of")
 """The columns of a row that fit on a terminal."""
+
+_LEAST_NAME = 20
+"""The fewest cells of the first column, if any name needs them."""
+_GAP = 2
 
 _STATES = {
     types_pb2.TASK_STATUS_ERROR: "in error",
@@ -38,11 +42,19 @@ def state(value: types_pb2.TaskStatus.ValueType) -> str:
 
 
 def moment(time: Timestamp) -> str:
-    """Return `time` to the second, in this machine's time zone, with the offset from UTC."""
+    """Return `time` to the second, in this machine's time zone, with the offset from UTC.
+
+    In UTC if the time zone cannot tell it: Go's zero time is at the start of the year 1.
+    """
     try:
-        return datetime.fromtimestamp(time.seconds).astimezone().isoformat(" ", "seconds")
+        in_utc = datetime.fromtimestamp(time.seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return f"{time.seconds} s after 1970"
+    try:
+        in_zone = in_utc.astimezone()
+    except (ValueError, OverflowError, OSError):
+        in_zone = in_utc
+    return in_zone.isoformat(" ", "seconds")
 
 
 def describe(task: tasks_pb2.Task) -> Iterator[str]:
@@ -83,18 +95,36 @@ def row(task: tasks_pb2.Task) -> tuple[str, ...]:
 
 
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print the TABLE_COLUMNS of each row as a table, for a terminal."""
+    """Print the TABLE_COLUMNS of each row as a table, for a terminal.
+
+    On a narrow terminal the last columns are left out, so that the names of tasks have room.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in TABLE_COLUMNS:
+    table, console = Table(box=None, pad_edge=False, header_style="bold"), Console()
+    shown = [cells[: len(TABLE_COLUMNS)] for cells in rows]
+    count = _columns_that_fit([TABLE_COLUMNS, *shown], console.width)
+    for column in TABLE_COLUMNS[:count]:
         # People copy the name of a task: wrap it instead of cutting it off.
         table.add_column(column, overflow="fold", no_wrap=column != "task")
-    for cells in rows:
-        table.add_row(*map(Text, cells[: len(TABLE_COLUMNS)]))
-    Console().print(table)
+    for cells in shown:
+        table.add_row(*map(Text, cells[:count]))
+    console.print(table)
+
+
+def _columns_that_fit(rows: Sequence[tuple[str, ...]], width: int) -> int:
+    from rich.cells import cell_len
+
+    names, *others = (max(map(cell_len, column)) for column in zip(*rows, strict=True))
+    left, count = width - min(names, _LEAST_NAME), 1
+    for cells in others:
+        left -= cells + _GAP
+        if left < 0:
+            break
+        count += 1
+    return count
 
 
 def _line(label: str, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 """The largest conversation, also as the burst of an event stream. Malicious JSON takes 24 times its
 size when it is parsed."""
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
+_MAX_DETAIL_BYTES = 4096
+_DETAIL_SECONDS = 1.0
 _EVENT_STREAM = "text/event-stream"
 _WANTS_EVENTS = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store"}
 
@@ -103,7 +106,7 @@ class TaskApp:
         process = await self._witness.number()
         try:
             async with self._client.stream("GET", "/events", headers=_WANTS_EVENTS) as response:
-                _check(response, "/events")
+                await _check(response, "/events")
                 _check_type(response)
                 if is_witness:
                     self._witness.watch_stream(_socket(response))
@@ -126,7 +129,7 @@ class TaskApp:
         process = await self._witness.number()
         try:
             async with self._client.stream("GET", "/messages") as response:
-                _check(response, "/messages")
+                await _check(response, "/messages")
                 body = await _read(response)
         except httpx.HTTPError as error:
             raise _fault(error, "/messages") from None
@@ -188,13 +191,38 @@ async def _of_stream(pieces: AsyncIterator[bytes], process: int) -> AsyncGenerat
                     burst = None
 
 
-def _check(response: httpx.Response, where: str) -> None:
+async def _check(response: httpx.Response, where: str) -> None:
     code = response.status_code
     if code != 200:
         fault = Fault.DOWN if code >= 500 else Fault.NONSENSE
-        raise TaskAppError(fault, f"{where}: HTTP {code} {response.reason_phrase}")
+        told = f"{where}: HTTP {code} {response.reason_phrase}"
+        raise TaskAppError(fault, ": ".join(filter(None, (told, await _detail(response)))))
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise TaskAppError(Fault.NONSENSE, f"{where}: compressed, which was not requested")
+
+
+async def _detail(response: httpx.Response) -> str:
+    """Return what AgentAPI says about a request that it refuses (4xx): its allowed hosts, e.g."""
+    if not 400 <= response.status_code < 500:
+        return ""  # it may quote the conversation
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_DETAIL_SECONDS), aclosing(_raw(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > _MAX_DETAIL_BYTES:
+                    return ""
+    except (TimeoutError, httpx.HTTPError):
+        return ""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "text/plain":
+        return body.decode(errors="replace").strip()
+    try:
+        problem = json.loads(body)  # RFC 9457
+    except (ValueError, RecursionError):
+        return ""
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    return detail if isinstance(detail, str) else ""
 
 
 def _check_type(response: httpx.Response) -> None:

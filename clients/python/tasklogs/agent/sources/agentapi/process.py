@@ -65,7 +65,7 @@ class ProcessWitness:
                 return await self._connect()
         except TimeoutError:
             raise TaskAppError(Fault.TIMEOUT, "connecting timed out") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: of a name that cannot be one
             raise TaskAppError(Fault.DOWN, f"connecting failed: {reason(error)}") from None
 
     async def _connect(self) -> socket.socket:
