@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasklogs.client.credentials import Credentials
+from tasklogs.client.credentials import Credentials, Token
 
 
 async def test_a_token_from_a_file_is_sent_without_the_final_newline(tmp_path: Path) -> None:
@@ -30,5 +30,6 @@ async def test_a_token_that_no_header_can_hold_is_a_value_error_without_the_toke
     assert "secr" not in str(caught.value)
 
 
-async def test_without_a_token_there_is_no_metadata() -> None:
-    assert await Credentials(None).metadata() == ()
+@pytest.mark.parametrize("token", [None, "", " \n", lambda: ""], ids=["none", "", "blank", "call"])
+async def test_without_a_token_there_is_no_metadata(token: Token | None) -> None:
+    assert await Credentials(token).metadata() == ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -306,3 +308,20 @@ async def test_the_log_names_the_call_the_error_and_the_wait(
     assert [record.getMessage() for record in caplog.records if record.name == "tasklogs"] == [
         "GetTask failed: RESOURCE_EXHAUSTED: busy (STORE_BUSY); attempt 2 in 0.0 s"
     ]
+
+
+async def test_a_failed_call_leaves_nothing_to_the_garbage_collector(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    server.answers = [Refusal(grpc.StatusCode.NOT_FOUND, "no")]
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(errors.TaskLogsRpcError):
+            await client.get_task("local/demo")
+        # The traceback of the error refers to all frames, and the last of them to the request.
+        kept = [one for one in gc.get_objects() if isinstance(one, errors.TaskLogsRpcError)]
+    finally:
+        gc.enable()
+
+    assert kept == []

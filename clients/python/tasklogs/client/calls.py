@@ -107,28 +107,31 @@ class Call:
     ) -> Response:
         failed: TaskLogsRpcError | None = None
         attempts = 0
-        while True:
-            attempts += 1
-            try:
-                return await self._attempt(method, request)
-            except DeadlineExceeded as error:
-                # What used the time up says more than that it is used up.
-                if failed is not None and error.reason is None:
-                    raise error from failed
-                failed = error
-            except TaskLogsRpcError as error:
-                failed = error
-            wait = self._wait_seconds(failed, attempts) if repeatable else None
-            if wait is None:
-                raise failed
-            LOG.info(
-                "%s failed: %s; attempt %d in %.1f s",
-                type(request).__name__.removesuffix("Request"),
-                failed,
-                attempts + 1,
-                wait,
-            )
-            await asyncio.sleep(wait)
+        try:
+            while True:
+                attempts += 1
+                try:
+                    return await self._attempt(method, request)
+                except DeadlineExceeded as error:
+                    # What used the time up says more than that it is used up.
+                    if failed is not None and error.reason is None:
+                        raise error from failed
+                    failed = error
+                except TaskLogsRpcError as error:
+                    failed = error
+                wait = self._wait_seconds(failed, attempts) if repeatable else None
+                if wait is None:
+                    raise failed
+                LOG.info(
+                    "%s failed: %s; attempt %d in %.1f s",
+                    type(request).__name__.removesuffix("Request"),
+                    failed,
+                    attempts + 1,
+                    wait,
+                )
+                await asyncio.sleep(wait)
+        finally:
+            failed = None  # the traceback of the error refers to this frame
 
     async def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Return the metadata to send. Raises DeadlineExceeded if the token does not come."""

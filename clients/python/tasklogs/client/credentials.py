@@ -39,8 +39,8 @@ class Credentials:
     async def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Return the metadata to send. Passes on what the function raises.
 
-        White space around the token is removed: files end with a newline. Raises ValueError if a
-        header cannot hold the token.
+        White space around the token is removed: files end with a newline. An empty token counts as
+        none. Raises ValueError if a header cannot hold the token.
         """
         if self._token is None or _AUTHORIZATION in self._metadata:
             return tuple(self._metadata.items())
@@ -48,6 +48,8 @@ class Credentials:
         if inspect.isawaitable(token):
             token = await token
         token = token.strip()
+        if not token:
+            return tuple(self._metadata.items())
         if not token.isascii() or not token.isprintable() or " " in token:
             # gRPC would raise a misleading error of its own, and log the rest.
             raise ValueError("not a token: it must be one printable ASCII word, without `Bearer`")
