@@ -228,7 +228,7 @@ async def test_a_follow_into_a_fifo_that_it_could_read_goes_on(
     both = os.open(tmp_path / "fifo", os.O_RDWR)
     try:
         async with started(*followed(server), stdout=both) as process:
-            await asyncio.to_thread(read_until, both, b"first")
+            await asyncio.to_thread(until_readable, both)  # and it stays so
             go_on.set()
             await asyncio.to_thread(read_until, both, b"second")
             process.kill()
@@ -283,11 +283,16 @@ async def until_full(pipe: int) -> None:
     await until(lambda: not asked.poll(0))
 
 
-def read_until(descriptor: int, end: bytes) -> None:
-    asked, shown = select.poll(), b""
+def until_readable(descriptor: int) -> None:
+    asked = select.poll()
     asked.register(descriptor, select.POLLIN)
+    assert asked.poll(DEADLINE_SECONDS * 1000)
+
+
+def read_until(descriptor: int, end: bytes) -> None:
+    shown = b""
     while end not in shown:
-        assert asked.poll(DEADLINE_SECONDS * 1000), shown
+        until_readable(descriptor)
         piece = os.read(descriptor, 65536)
         assert piece, shown
         shown += piece
