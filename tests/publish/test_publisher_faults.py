@@ -52,13 +52,10 @@ async def token_of(server: Server) -> str:
 
 
 def publisher(address: str, token: str, **options: object) -> Publisher:
-    options = {
-        "connect_timeout": SOON,
-        "close_timeout": SOON,
-        "settings": QUICK,
-        **options,
-    }
-    return Publisher(address, token=token, **options)  # type: ignore[arg-type]
+    options = {"connect_timeout": SOON, "close_timeout": SOON, **options}
+    made = Publisher(address, token=token, **options)  # type: ignore[arg-type]
+    made._settings = QUICK
+    return made
 
 
 async def contents(server: Server, epoch: int | None = None) -> list[str]:
