@@ -64,7 +64,7 @@ def _tell_all(log: GrowingLog, readers: list[Seen]) -> None:
 
 
 def _tell(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
