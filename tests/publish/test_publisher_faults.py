@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -53,9 +54,9 @@ async def token_of(server: Server) -> str:
 
 def publisher(address: str, token: str, **options: object) -> Publisher:
     options = {"connect_timeout": SOON, "close_timeout": SOON, **options}
-    made = Publisher(address, token=token, **options)  # type: ignore[arg-type]
-    made._settings = QUICK
-    return made
+    log = Publisher(address, token=token, **options)  # type: ignore[arg-type]
+    log._settings = QUICK
+    return log
 
 
 async def contents(server: Server, epoch: int | None = None) -> list[str]:
@@ -226,6 +227,16 @@ async def test_a_wrong_token_is_refused_at_once(server: Server) -> None:
     with pytest.raises(Unauthenticated):
         async with publisher(server.address, "tla_wrong"):
             pass
+
+
+async def test_a_refused_publisher_leaves_no_error_unread(server: Server) -> None:
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    with pytest.raises(Unauthenticated):
+        async with publisher(server.address, "tla_wrong"):
+            pass
+    gc.collect()
+    assert said == []
 
 
 async def test_a_server_that_is_not_there_is_unavailable(network: FaultyProxy) -> None:

@@ -240,8 +240,10 @@ class Publisher:
             journal.fail(error)
             raise
         finally:
-            await _cancel(carrying)
-            await _cancel(broken)
+            carrying.cancel()
+            broken.cancel()
+            # `_stop` may cancel this wait: gather still waits for both and retrieves their errors.
+            await asyncio.gather(carrying, broken, return_exceptions=True)
 
     async def _connected(self, journal: Journal) -> None:
         limit = self._connect_timeout
