@@ -12,8 +12,10 @@ if [ "${version:-0}" -lt "$least" ] || ! command -v npm >/dev/null; then
     exit 0
 fi
 cd clients/typescript
-# npm leaves this file behind when it has installed everything.
-if [ package-lock.json -nt node_modules/.package-lock.json ]; then
+# npm leaves this file behind when it has installed everything. Not every shell's -nt is true for a
+# file that is missing.
+installed=node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ package-lock.json -nt "$installed" ]; then
     npm ci --ignore-scripts
 fi
 [ "${1:-}" != install ] || exit 0
