@@ -124,8 +124,12 @@ class Recorder:
         self.phases.append(phase)
 
     def _line(self, line: bytes) -> Any:
-        text = line.decode().replace(self._workspace, WORKSPACE)
-        return self._cut(self._read_line(text))
+        return self._cut(self._read_line(_moved(line.decode(), self._workspace)))
+
+
+def _moved(text: str, workspace: str) -> str:
+    """Replace the directory of the run. OpenCode also writes it without the slash in front."""
+    return text.replace(workspace, WORKSPACE).replace(workspace[1:], WORKSPACE[1:])
 
 
 def _order(path: Path) -> tuple[bool, float]:
@@ -149,7 +153,7 @@ class DatabaseRecorder:
             for table, columns in TABLES.items():
                 for values in connection.execute(f"SELECT {', '.join(columns)} FROM {table}"):
                     row = cut_opencode(table, dict(zip(columns, values, strict=True)))
-                    text = json.dumps(row).replace(self._workspace, WORKSPACE)
+                    text = _moved(json.dumps(row), self._workspace)
                     if text not in self._known:
                         self._known.add(text)
                         rows.append(json.loads(text))
