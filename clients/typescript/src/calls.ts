@@ -1,6 +1,7 @@
 import { Code, type CallOptions as ConnectOptions } from "@connectrpc/connect";
 
 import { parsed, type TaskLogsError } from "./errors.js";
+import { linked } from "./signals.js";
 import { headersOf, type Token } from "./token.js";
 import { sleep, Waiting, type Waits } from "./waiting.js";
 
@@ -50,10 +51,21 @@ export class Calls {
     limits: Limits,
     mayRepeat: (error: TaskLogsError, failures: number) => boolean,
   ): Promise<Response> {
-    const timeoutMs = limits.timeoutMs ?? this.timeoutMs;
+    const { signal, unlink } = linked(this.closed, limits.signal);
+    try {
+      return await this.#attempts(method, limits.timeoutMs ?? this.timeoutMs, signal, mayRepeat);
+    } finally {
+      unlink();
+    }
+  }
+
+  async #attempts<Response>(
+    method: Method<Response>,
+    timeoutMs: number,
+    signal: AbortSignal,
+    mayRepeat: (error: TaskLogsError, failures: number) => boolean,
+  ): Promise<Response> {
     const endsAt = timeoutMs > 0 ? performance.now() + timeoutMs : Infinity;
-    const left = limits.signal === undefined ? [] : [limits.signal];
-    const signal = AbortSignal.any([this.closed, ...left]);
     const waiting = new Waiting(this.waits);
     let tokenRefused = false;
     for (;;) {

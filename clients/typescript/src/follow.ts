@@ -14,6 +14,7 @@ import {
   type TaskLogs,
 } from "./gen/task_logs_pb.js";
 import type { TaskLogType } from "./gen/types_pb.js";
+import { linked } from "./signals.js";
 import { headersOf, TokenFailed } from "./token.js";
 import { sleep, Waiting, type Waits } from "./waiting.js";
 
@@ -65,7 +66,7 @@ export async function* follow(
       yield await running.next();
     }
   } finally {
-    running.dropStream();
+    running.end();
   }
 }
 
@@ -75,6 +76,7 @@ class Follow {
   readonly #waiting: Waiting;
   readonly #silenceMs: number;
   readonly #signal: AbortSignal;
+  readonly #unlink: () => void;
   #stream: AsyncIterator<FollowTaskLogsResponse> | undefined;
   #drop = new AbortController();
   /** How many messages the current stream has brought. */
@@ -112,10 +114,12 @@ class Follow {
     this.#waiting = new Waiting(waits);
     this.#silenceMs =
       (options.progressIntervalMs ?? DEFAULT_PROGRESS_INTERVAL_MS) + SILENCE_MARGIN_MS;
-    this.#signal = AbortSignal.any([
-      calls.closed,
-      ...(options.signal === undefined ? [] : [options.signal]),
-    ]);
+    const { signal, unlink } = linked(calls.closed, options.signal);
+    this.#signal = signal;
+    this.#unlink = unlink;
+    signal.addEventListener("abort", () => {
+      this.#drop.abort(signal.reason);
+    });
     this.#giveUpAt = performance.now() + (options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS);
   }
 
@@ -125,7 +129,7 @@ class Follow {
       try {
         event = this.#assembly.apply(await this.#read());
       } catch (thrown) {
-        this.dropStream();
+        this.#dropStream();
         this.#signal.throwIfAborted();
         this.#prepareRetry(thrown);
         continue;
@@ -136,7 +140,13 @@ class Follow {
     }
   }
 
-  dropStream(): void {
+  /** Leave the server, and the signals. */
+  end(): void {
+    this.#dropStream();
+    this.#unlink();
+  }
+
+  #dropStream(): void {
     this.#drop.abort();
     this.#stream = undefined;
   }
@@ -155,10 +165,11 @@ class Follow {
       request.source = LogSource.SNAPSHOT;
     }
     const headers = await headersOf(this.calls.token);
+    this.#signal.throwIfAborted();
     this.#assembly.streamOpened();
     this.#messages = 0;
     this.#drop = new AbortController();
-    const signal = AbortSignal.any([this.#signal, this.#drop.signal]);
+    const signal = this.#drop.signal;
     return this.logs.followTaskLogs(request, { headers, signal })[Symbol.asyncIterator]();
   }
 

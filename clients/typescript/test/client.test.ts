@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -190,6 +191,18 @@ void test("no server is unavailable", LIMIT, async () => {
   await using client = new TaskLogsClient("http://127.0.0.1:1");
 
   await assert.rejects(client.get(TASK), { code: Code.Unavailable });
+});
+
+void test("a call leaves nothing at the signals", LIMIT, async (context) => {
+  const url = await serve(context, (router) =>
+    router.service(TaskLogs, { getTaskLogs: () => ({}) }),
+  );
+  await using client = new TaskLogsClient(url);
+  const controller = new AbortController();
+
+  await client.get(TASK, { signal: controller.signal });
+
+  assert.equal(getEventListeners(controller.signal, "abort").length, 0);
 });
 
 void test("a signal and close end a call", LIMIT, async (context) => {
