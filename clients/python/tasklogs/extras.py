@@ -6,7 +6,7 @@ from __future__ import annotations
 def how_to_install(extra: str) -> str:
     """Say it as the end of an error's line.
 
-    `pip install tasklogs[...]` would be wrong: the project of that name in the index is another.
+    From an index it would be wrong: the project of this name there is another.
     """
     return (
         f"install the extra `{extra}`: pip install '.[{extra}]' in a checkout of TaskLogs,"

@@ -123,7 +123,8 @@ class LoopThread:
         """Raise RuntimeError in the loop's own thread and after a fork: who waits there hangs."""
         if self.inherited:
             raise RuntimeError(_FORKED)
-        if threading.get_ident() == self._thread.ident:
+        # Not by its number: another thread may get that of a loop that has ended.
+        if threading.current_thread() is self._thread:
             raise RuntimeError(_IN_CALLBACK)
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
