@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def read_until(reading: int, end: bytes) -> str:
     text = b""
     with ended_if_it_waits():
         while not (text.endswith(b"\n") and text.splitlines()[-1].startswith(end)):
+            select.select([reading], [], [])  # it may be non-blocking
             text += os.read(reading, 65_536)
     return text.decode()
 
@@ -73,7 +75,8 @@ def test_a_reader_that_stands_still_stalls_nobody(kind: str) -> None:
                 numbers.append(int(first))
                 assert rest == LINE
     assert lost > 0
-    assert numbers == list(range(len(numbers)))
+    # What is lost may lie in between: the first lines fit into the pipe.
+    assert numbers == sorted(set(numbers))
     writer.write("it works again")
     assert read_until(ours, b"it works") == "it works again\n"
     writer.flush()
