@@ -128,6 +128,9 @@ class Connections:
                         opening.add_done_callback(_terminate_opened)
                     else:
                         unfinished = _unfinished(error, connection, opening)
+                    if _was_cut(error, connection):
+                        self._circuit_breaker.suspect()
+                        raise StoreUnavailable(RETRY_AFTER) from error
                     raise
                 finally:
                     del self._lent[limit]
@@ -267,6 +270,11 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
+
+
+def _was_cut(error: BaseException, connection: Connection | None) -> bool:
+    """Whether asyncpg found no protocol: the connection was cut while it prepared a statement."""
+    return isinstance(error, AttributeError) and connection is not None and connection.is_closed()
 
 
 def _unfinished(
